@@ -1,0 +1,65 @@
+"""Potentials whose forces are minus the gradient of an energy.
+
+The energy is written as a function of the edge vectors. One gradient with respect to those gives forces and
+stress together, as sums over each atom's own edges: no scatter over neighbors and no second pass for the strain.
+"""
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from bptt_relax._types import Array, Energy, Params, Positions
+from bptt_relax.neighbors import Graph, GraphSpec, edge_vectors
+from bptt_relax.potentials._contract import InitFn, Potential, Prediction
+from bptt_relax.systems import System
+
+
+class EnergyFn(Protocol):
+    """Energy of a structure from its edge vectors."""
+
+    def __call__(self, params: Params, vectors: Array, system: System, graph: Graph) -> Energy:
+        """Total energy.
+
+        Args:
+            params: parameters of the potential.
+            vectors: (E, 3) from center to neighbor, angstrom; constant where padded.
+            system: species and masks; positions enter through ``vectors`` only.
+            graph: edges, bonds and angles.
+
+        Returns:
+            () eV. Terms of padded edges, bonds, angles and atoms must be masked out.
+        """
+        ...
+
+
+def conservative(
+    energy: EnergyFn,
+    init: InitFn,
+    graph: GraphSpec,
+    *,
+    elements: tuple[int, ...] = (),
+    name: str = "potential",
+) -> Potential:
+    """Build a potential from an energy.
+
+    Args:
+        energy: total energy from edge vectors.
+        init: key -> params.
+        graph: cutoffs of the graph the energy reads. The energy must go smoothly to zero there.
+        elements: atomic numbers it covers; empty for any.
+        name: for messages and results.
+    """
+
+    def apply(params: Params, positions: Positions, system: System, graph: Graph) -> Prediction:
+        vectors = edge_vectors(graph, positions, system.cell)
+        value, slope = jax.value_and_grad(energy, argnums=1)(params, vectors, system, graph)
+        slope = jnp.where(graph.mask[:, None], slope, 0.0)
+        # Edge (i, j) pulls on i with +slope; seen from j the same pair is graph.reverse.
+        pull = slope - slope[graph.reverse]
+        forces = jax.ops.segment_sum(pull, graph.centers, positions.shape[0], indices_are_sorted=True)
+        volume = jnp.abs(jnp.linalg.det(system.cell))
+        stress = jnp.where(graph.mask[:, None], vectors, 0.0).T @ slope / volume
+        return Prediction(value, jnp.where(system.mask[:, None], forces, 0.0), 0.5 * (stress + stress.T))
+
+    return Potential(init, apply, graph, True, elements, name)
