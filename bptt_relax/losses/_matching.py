@@ -1,0 +1,60 @@
+"""Errors of energies and forces against labels or against the pretrained model, one value per structure."""
+
+import jax.numpy as jnp
+
+from bptt_relax._types import Array, Forces, Scalar
+from bptt_relax.systems import System
+from bptt_relax.trees import safe_norm
+
+
+def _mean_over_free(x: Array, system: System) -> Scalar:
+    free = system.free.astype(x.dtype)
+    return jnp.sum(x * free) / jnp.maximum(jnp.sum(free), 1.0)
+
+
+def force_mse(forces: Forces, reference: Forces, system: System) -> Scalar:
+    """Mean squared error per free force component.
+
+    Also the anchor to the pretrained model, with its forces as the reference.
+
+    Args:
+        forces: (N, 3) eV/angstrom.
+        reference: (N, 3) eV/angstrom.
+        system: masks.
+
+    Returns:
+        () (eV/angstrom)^2.
+    """
+    return _mean_over_free((forces - reference) ** 2, system)
+
+
+def force_mae(forces: Forces, reference: Forces, system: System) -> Scalar:
+    """Mean absolute error per free force component, eV/angstrom. Arguments as `force_mse`."""
+    return _mean_over_free(jnp.abs(forces - reference), system)
+
+
+def force_huber(forces: Forces, reference: Forces, system: System, *, delta: float = 0.1) -> Scalar:
+    """Huber error per free force component: quadratic below ``delta``, linear above.
+
+    Args:
+        forces: (N, 3) eV/angstrom.
+        reference: (N, 3) eV/angstrom.
+        system: masks.
+        delta: eV/angstrom.
+
+    Returns:
+        () (eV/angstrom)^2.
+    """
+    error = jnp.abs(forces - reference)
+    quadratic = jnp.minimum(error, delta)
+    return _mean_over_free(quadratic * (error - 0.5 * quadratic), system)
+
+
+def max_force(forces: Forces, system: System) -> Scalar:
+    """Largest force on a free atom, eV/angstrom."""
+    return jnp.max(safe_norm(jnp.where(system.free, forces, 0.0)))
+
+
+def energy_mse_per_atom(energy: Scalar, reference: Scalar, system: System) -> Scalar:
+    """Squared energy error per atom, (eV/atom)^2. Energies must share one zero: see the per-element shift."""
+    return ((energy - reference) / jnp.maximum(jnp.sum(system.mask), 1)) ** 2
