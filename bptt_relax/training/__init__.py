@@ -1,0 +1,30 @@
+"""Training on relaxations: objectives, the pure step, and the loop that logs, validates and saves."""
+
+from bptt_relax.training.checkpoints import Checkpoints
+from bptt_relax.training.evaluation import Relaxed, make_force_error, make_relaxer
+from bptt_relax.training.loop import Example, Interrupted, Progress, Stage, StageResult, fit
+from bptt_relax.training.objectives import LabelledFrame, force_matching, relaxed_structure
+from bptt_relax.training.optimizers import fine_tuning
+from bptt_relax.training.train_step import Objective, StepReport, TrainState, init_state, make_train_step
+
+__all__ = [
+    "Checkpoints",
+    "Example",
+    "Interrupted",
+    "LabelledFrame",
+    "Objective",
+    "Progress",
+    "Relaxed",
+    "Stage",
+    "StageResult",
+    "StepReport",
+    "TrainState",
+    "fine_tuning",
+    "fit",
+    "force_matching",
+    "init_state",
+    "make_force_error",
+    "make_relaxer",
+    "make_train_step",
+    "relaxed_structure",
+]

@@ -1,0 +1,84 @@
+"""Checkpoints of a training stage, on Orbax: complete or absent, never half written, never of another dtype."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from bptt_relax._types import PyTree
+from bptt_relax.outcomes import InputError
+
+
+class Checkpoints:
+    """Numbered checkpoints (pytree + JSON) in one folder; the newest two are kept.
+
+    Args:
+        folder: created where absent.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder).absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def save(self, number: int, tree: PyTree, meta: dict[str, Any]) -> None:
+        """Write checkpoint ``number``; a process killed meanwhile leaves the previous ones good."""
+        self._manager.save(
+            number,
+            args=ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)),
+            force=True,
+        )
+
+    def newest(self) -> int | None:
+        """Number of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def restore(self, like: PyTree, number: int | None = None) -> tuple[PyTree, dict[str, Any]]:
+        """Read a checkpoint back.
+
+        Args:
+            like: pytree of the expected structure, shapes and dtypes.
+            number: which; the newest when not given.
+
+        Raises:
+            InputError: there is none, or its structure, shapes or dtypes are not the expected ones. Orbax itself
+                would cast dtypes without a word.
+        """
+        number = self.newest() if number is None else number
+        if number is None:
+            raise InputError(f"no checkpoint in {self.folder}: nothing to resume from")
+        stored = self._manager.item_metadata(number).state
+        expected = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
+        found = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(stored.tree)}
+        problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
+        problems += [f"{name} is unexpected" for name in found.keys() - expected.keys()]
+        for name in expected.keys() & found.keys():
+            wanted = (jnp.shape(expected[name]), jnp.dtype(jnp.result_type(expected[name])))
+            given = (tuple(found[name].shape), jnp.dtype(found[name].dtype))
+            if wanted != given:
+                problems.append(
+                    f"{name} is {given[1]}{list(given[0])}, expected {wanted[1]}{list(wanted[0])}"
+                )
+        if problems:
+            raise InputError(
+                f"checkpoint {self.folder / str(number)} does not fit this run: {'; '.join(sorted(problems)[:5])}. "
+                "It was written by another configuration or version; start afresh without --resume"
+            )
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), like)
+        restored = self._manager.restore(
+            number,
+            args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()),
+        )
+        return restored["state"], restored["meta"]
+
+    def close(self) -> None:
+        """Release the folder."""
+        self._manager.close()
+
+
+def _name(path) -> str:
+    """One name for a leaf, whether its container is a NamedTuple here or a dict or list as Orbax stores it."""
+    keys = (getattr(key, "name", getattr(key, "key", getattr(key, "idx", key))) for key in path)
+    return "/".join(str(key) for key in keys)
