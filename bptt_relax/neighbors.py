@@ -21,6 +21,9 @@ from jax import lax
 
 from bptt_relax._types import Array, Cell, Positions
 
+ROUNDING = 1e-3
+"""Candidates reach this much further than they promise, angstrom, so that rounding (float32 too) misses no pair."""
+
 
 class GraphSpec(NamedTuple):
     """What graph a potential asks for.
@@ -125,10 +128,23 @@ def find_pairs(
 
     Returns:
         centers (C,), neighbors (C,), images (C, 3), sorted by center.
+
+    Raises:
+        ValueError: a position or the cell is not finite, or the cell has no volume.
     """
+    positions, cell = np.asarray(positions, np.float64), np.asarray(cell, np.float64)
+    # vesin itself is killed by the processor (SIGFPE) on a cell that is not finite.
+    if not np.all(np.isfinite(cell)) or abs(np.linalg.det(cell)) < 1e-9:
+        raise ValueError(
+            f"cell {cell.tolist()} is not finite or has no volume; give non-periodic axes a lattice vector too "
+            "(ase: atoms.cell.complete())"
+        )
+    if not np.all(np.isfinite(positions)):
+        atom = int(np.flatnonzero(~np.all(np.isfinite(positions), axis=1))[0])
+        raise ValueError(f"position of atom {atom} is not finite: {positions[atom].tolist()}")
     i, j, S = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True).compute(
-        points=np.asarray(positions, np.float64),
-        box=np.asarray(cell, np.float64),
+        points=positions,
+        box=cell,
         periodic=np.asarray(pbc, bool),
         quantities="ijS",
     )
@@ -155,15 +171,31 @@ def measure(
         skin: angstrom.
         headroom: factor on the numbers of edges, bonds and angles found now.
     """
-    i, j, S = find_pairs(positions, cell, pbc, spec.cutoff + skin)
-    lengths = np.linalg.norm(positions[j] + S @ cell - positions[i], axis=1)
-    # A relaxation that brings atoms closer makes new bonds; count those of a slightly wider shell.
-    bonded = np.bincount(i[lengths < 1.05 * spec.bond_cutoff], minlength=len(positions))
+    return _with_headroom(_tally(positions, cell, pbc, spec, skin), spec, headroom)
+
+
+def grow(
+    capacity: Capacity,
+    positions: np.ndarray,
+    cell: np.ndarray,
+    pbc: np.ndarray,
+    spec: GraphSpec,
+    skin: float,
+) -> Capacity:
+    """The same capacity where it still suffices at these positions (no recompilation), a roomy one where not.
+
+    Args:
+        capacity: the current one.
+        positions: (N, 3) angstrom.
+        cell: (3, 3) angstrom, full rank.
+        pbc: (3,) bool.
+        spec: the graph the potential asks for.
+        skin: angstrom.
+    """
+    needed = _tally(positions, cell, pbc, spec, skin)
+    roomy = _with_headroom(needed, spec, 1.15)
     return Capacity(
-        candidates=_round_up(len(i), 64),
-        edges=_round_up(headroom * np.sum(lengths < spec.cutoff), 64),
-        bonds=_round_up(headroom * np.sum(bonded), 16) if spec.bond_cutoff else 0,
-        angles=_round_up(headroom * np.sum(bonded * (bonded - 1)), 32) if spec.bond_cutoff else 0,
+        *(have if need <= have else more for have, need, more in zip(capacity, needed, roomy, strict=True))
     )
 
 
@@ -194,26 +226,29 @@ def build_candidates(
         num_atoms: padded number of atoms; N when not given.
 
     Raises:
-        ValueError: the capacity is too small for this structure.
+        ValueError: the cutoffs or the skin make no sense, or the capacity is too small for this structure.
     """
     positions, cell = np.asarray(positions, np.float64), np.asarray(cell, np.float64)
     if capacity is None:
         capacity = measure(positions, cell, pbc, spec, skin)
     num_atoms = len(positions) if num_atoms is None else num_atoms
-    i, j, S = find_pairs(positions, cell, pbc, spec.cutoff + skin)
+    if num_atoms < len(positions):
+        raise ValueError(f"num_atoms={num_atoms} is too small for a structure of {len(positions)} atoms")
+    i, j, S = find_pairs(positions, cell, pbc, _reach(spec, skin))
     if len(i) > capacity.candidates:
         raise ValueError(
             f"capacity.candidates is {capacity.candidates}, this structure has {len(i)} pairs within "
             f"{spec.cutoff + skin:.2f} angstrom; take neighbors.common_capacity over all structures"
         )
     padding = capacity.candidates - len(i)
+    beyond = np.arange(len(i), capacity.candidates, dtype=np.int32)
     origin = np.zeros((num_atoms, 3))
     origin[: len(positions)] = positions
     return Candidates(
         centers=jnp.asarray(np.pad(i, (0, padding), constant_values=num_atoms - 1)),
         neighbors=jnp.asarray(np.pad(j, (0, padding), constant_values=num_atoms - 1)),
         images=jnp.asarray(np.pad(S, ((0, padding), (0, 0))), dtype=float),
-        reverse=jnp.asarray(np.concatenate([_reverse(i, j, S), np.arange(len(i), capacity.candidates)])),
+        reverse=jnp.asarray(np.concatenate([_reverse(i, j, S), beyond])),
         mask=jnp.asarray(np.arange(capacity.candidates) < len(i)),
         origin=jnp.asarray(origin, dtype=float),
         cell=jnp.asarray(cell, dtype=float),
@@ -233,6 +268,42 @@ def capacity_of(candidates: Candidates) -> Capacity:
         candidates.edge_slots.shape[-1],
         candidates.bond_slots.shape[-1],
         candidates.angle_slots.shape[-1],
+    )
+
+
+def _reach(spec: GraphSpec, skin: float) -> float:
+    """How far candidates reach, angstrom."""
+    if not 0.0 < spec.cutoff < np.inf or not 0.0 <= spec.bond_cutoff <= spec.cutoff:
+        raise ValueError(
+            f"{spec}: the cutoff must be positive and the bond cutoff between zero and the cutoff"
+        )
+    if not 0.0 <= skin < np.inf:
+        raise ValueError(f"skin={skin} must not be negative; 1.0 angstrom is a good start")
+    return spec.cutoff + skin + ROUNDING
+
+
+def _tally(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, spec: GraphSpec, skin: float
+) -> Capacity:
+    """What one structure needs now, to the entry."""
+    positions, cell = np.asarray(positions, np.float64), np.asarray(cell, np.float64)
+    i, j, S = find_pairs(positions, cell, pbc, _reach(spec, skin))
+    lengths = np.linalg.norm(positions[j] + S @ cell - positions[i], axis=1)
+    # The device may round one more pair in: a capacity must not be full on the host and exceeded there.
+    edges = int(np.sum(lengths < spec.cutoff + ROUNDING))
+    if not spec.bond_cutoff:
+        return Capacity(len(i), edges, 0, 0)
+    # A relaxation that brings atoms closer makes new bonds; count those of a slightly wider shell.
+    bonded = np.bincount(i[lengths < 1.05 * spec.bond_cutoff], minlength=len(positions))
+    return Capacity(len(i), edges, int(np.sum(bonded)), int(np.sum(bonded * (bonded - 1))))
+
+
+def _with_headroom(needed: Capacity, spec: GraphSpec, headroom: float) -> Capacity:
+    return Capacity(
+        candidates=_round_up(needed.candidates, 64),
+        edges=_round_up(headroom * needed.edges, 64),
+        bonds=_round_up(headroom * needed.bonds, 16) if spec.bond_cutoff else 0,
+        angles=_round_up(headroom * needed.angles, 32) if spec.bond_cutoff else 0,
     )
 
 
@@ -269,12 +340,12 @@ def refresh(candidates: Candidates, positions: Positions, cell: Cell) -> Graph:
     selected, mask, slot, missing = _compact(inside, c.edge_slots)
     num_atoms = positions.shape[0]
     centers = jnp.where(mask, c.centers[selected], num_atoms - 1)
-    reverse = jnp.where(mask, slot[c.reverse[selected]], jnp.arange(mask.shape[0]))
+    reverse = jnp.where(mask, slot[c.reverse[selected]], c.edge_slots - 1)
 
     short = mask & (squared[selected] < c.bond_cutoff**2)
     short &= short[reverse]
     bonds, bond_mask, bond_slot, bonds_missing = _compact(short, c.bond_slots)
-    bond_reverse = jnp.where(bond_mask, bond_slot[reverse[bonds]], jnp.arange(bond_mask.shape[0]))
+    bond_reverse = jnp.where(bond_mask, bond_slot[reverse[bonds]], c.bond_slots - 1)
     angles, angle_mask, angles_missing = _pair_bonds(centers[bonds], bond_mask, c.angle_slots, num_atoms)
 
     return Graph(
@@ -304,7 +375,7 @@ def edge_vectors(graph: Graph, positions: Positions, cell: Cell) -> Array:
         (E, 3) angstrom. Padded edges get a constant vector that no square root, power or arccos minds.
     """
     v = positions[graph.neighbors] + graph.images @ cell - positions[graph.centers]
-    return jnp.where(graph.mask[:, None], v, jnp.array([1.0, 1.1, 1.2], v.dtype))
+    return jnp.where(graph.mask[:, None], v, jnp.array([[1.0, 1.1, 1.2]], v.dtype))
 
 
 def _compact(keep: Array, slots: Array) -> tuple[Array, Array, Array, Array]:
@@ -322,12 +393,12 @@ def _compact(keep: Array, slots: Array) -> tuple[Array, Array, Array, Array]:
 
 def _pair_bonds(centers: Array, mask: Array, slots: Array, num_atoms: int) -> tuple[Array, Array, Array]:
     """All ordered pairs of different bonds that share their center, for bonds sorted by center."""
-    if slots.shape[0] == 0:
-        return jnp.zeros((0, 2), jnp.int32), jnp.zeros((0,), bool), jnp.asarray(False)
     atoms = jnp.arange(num_atoms + 1, dtype=centers.dtype)
     first = jnp.searchsorted(jnp.where(mask, centers, num_atoms), atoms).astype(jnp.int32)
     here, there = first[centers], first[centers + 1]
     partners = jnp.where(mask, there - here - 1, 0)
+    if slots.shape[0] == 0:
+        return jnp.zeros((0, 2), jnp.int32), jnp.zeros((0,), bool), jnp.any(partners > 0)
     running = jnp.cumsum(partners)
     bond = jnp.searchsorted(running, slots, side="left").astype(jnp.int32)
     angle_mask = slots <= running[-1]
@@ -348,7 +419,7 @@ def _moved_too_far(c: Candidates, R: Positions, h: Cell) -> Array:
     u = R - c.origin @ jnp.linalg.solve(c.cell, h)
     furthest = jnp.sqrt(jnp.max(jnp.sum(u * u, axis=-1)))
     stretch = 1.0 + jnp.linalg.norm(inverse - jnp.eye(3, dtype=h.dtype))
-    return ~((c.cutoff + 2 * furthest) * stretch <= c.cutoff + c.skin)
+    return ~((c.cutoff + 2 * furthest) * stretch <= c.cutoff + c.skin + 0.5 * ROUNDING)
 
 
 def count(graph: Graph) -> dict[str, int]:

@@ -1,0 +1,153 @@
+"""From relaxations on the host to padded pairs and frames on the device, one layout for all."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bptt_relax import systems, trees
+from bptt_relax.io.relaxations import Relaxation
+from bptt_relax.neighbors import GraphSpec
+from bptt_relax.outcomes import InputError
+from bptt_relax.systems import Layout, Pair, Structure
+from bptt_relax.training import Example, LabelledFrame
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Relaxations ready for one potential.
+
+    Attributes:
+        spec: graph the potential asks for.
+        layout: padded sizes, shared by everything made here.
+        skin: of the neighbor lists, angstrom.
+    """
+
+    spec: GraphSpec
+    layout: Layout
+    skin: float
+
+    def pair(self, relaxation: Relaxation, start: Structure | None = None) -> Pair:
+        """Start and target of a relaxation.
+
+        Args:
+            relaxation: gives the target.
+            start: where to start; its initial structure when not given.
+        """
+        start = relaxation.initial if start is None else start
+        return systems.prepare_pair(start, relaxation.relaxed, self.spec, self.layout, skin=self.skin)
+
+    def frames(self, relaxation: Relaxation) -> list[LabelledFrame]:
+        """Every ionic step from the start on, with its forces."""
+        labelled = []
+        for index in range(relaxation.start, len(relaxation.frames)):
+            positions, system = systems.prepare(
+                relaxation.frames[index], self.spec, self.layout, skin=self.skin
+            )
+            padding = positions.shape[0] - len(relaxation.forces[index])
+            forces = np.pad(relaxation.forces[index], ((0, padding), (0, 0))).astype(positions.dtype)
+            labelled.append(LabelledFrame(positions, forces, system))
+        return labelled
+
+
+def make_cases(
+    relaxations: Sequence[Relaxation], spec: GraphSpec, skin: float, elements: Sequence[int] = ()
+) -> Cases:
+    """Plan one layout for all ionic steps of all relaxations.
+
+    Args:
+        relaxations: everything that will be trained or tested on.
+        spec: graph the potential asks for.
+        skin: angstrom.
+        elements: atomic numbers the potential covers; empty for any.
+
+    Raises:
+        InputError: an element the potential does not cover.
+    """
+    check_elements(relaxations, elements)
+    structures = [frame for r in relaxations for frame in r.frames[r.start :]]
+    return Cases(spec, systems.plan_layout(structures, spec, skin=skin), skin)
+
+
+def check_elements(relaxations: Sequence[Relaxation], elements: Sequence[int]) -> None:
+    """Refuse elements that the potential was not made for.
+
+    Raises:
+        InputError: naming each of them, with a structure that has it.
+    """
+    from ase.data import chemical_symbols
+
+    if not elements:
+        return
+    missing: dict[int, str] = {}
+    for relaxation in relaxations:
+        for number in set(relaxation.initial.species.tolist()) - set(elements):
+            missing.setdefault(number, relaxation.name)
+    if missing:
+        listed = ", ".join(f"{chemical_symbols[z]} (in {name})" for z, name in sorted(missing.items()))
+        raise InputError(
+            f"the model does not cover {listed}; it covers {len(elements)} elements. Choose another --model or "
+            "leave these structures out"
+        )
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where unrolls start in training: they decide which basins the gradient sees.
+
+    Attributes:
+        from_initial: share that starts at the initial structure.
+        from_ionic_step: share that starts at a random ionic step; the rest at the rattled reference structure.
+        rattle: range of the standard deviation of the rattle, angstrom.
+    """
+
+    from_initial: float
+    from_ionic_step: float
+    rattle: tuple[float, float]
+
+    def draw(self, relaxation: Relaxation, rng: np.random.Generator) -> Structure:
+        """One starting structure."""
+        choice = rng.uniform()
+        if choice < self.from_initial:
+            return relaxation.initial
+        if choice < self.from_initial + self.from_ionic_step:
+            return relaxation.frames[int(rng.integers(relaxation.start, len(relaxation.frames) - 1))]
+        noise = rng.normal(scale=rng.uniform(*self.rattle), size=relaxation.relaxed.positions.shape)
+        target = relaxation.relaxed
+        return target._replace(positions=target.positions + np.where(target.free, noise, 0.0))
+
+
+def bptt_examples(
+    cases: Cases, relaxations: Sequence[Relaxation], starts: Starts, seed: int
+) -> Callable[[int], Iterator[Example]]:
+    """Epoch -> one unroll per relaxation, in random order from random starts; the same each time it is asked."""
+
+    def epoch_examples(epoch: int) -> Iterator[Example]:
+        rng = np.random.default_rng([seed, epoch, 1])
+        for index in rng.permutation(len(relaxations)):
+            # Drawn per relaxation, so that resuming within an epoch meets the same starts.
+            own = np.random.default_rng([seed, epoch, 2, int(index)])
+            relaxation = relaxations[index]
+            yield Example(relaxation.name, cases.pair(relaxation, starts.draw(relaxation, own)))
+
+    return epoch_examples
+
+
+def force_examples(
+    cases: Cases, relaxations: Sequence[Relaxation], batch_size: int, seed: int
+) -> tuple[Callable[[int], Iterator[Example]], int]:
+    """Epoch -> batches over all ionic steps in random order, and the number of batches in an epoch.
+
+    Incomplete batches are left out; every epoch shuffles anew.
+    """
+    frames = [(r.name, frame) for r in relaxations for frame in cases.frames(r)]
+    batch_size = min(batch_size, len(frames))
+    num_batches = len(frames) // batch_size
+
+    def epoch_examples(epoch: int) -> Iterator[Example]:
+        order = np.random.default_rng([seed, epoch, 3]).permutation(len(frames))
+        for batch in order[: num_batches * batch_size].reshape(num_batches, batch_size):
+            names = sorted({frames[index][0] for index in batch})
+            yield Example("+".join(names), trees.stack([frames[index][1] for index in batch]))
+
+    return epoch_examples, num_batches

@@ -1,0 +1,108 @@
+"""What every experiment's ``__main__`` does: presets, overrides, exit codes."""
+
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import pydantic
+import tyro
+
+from bptt_relax.outcomes import InputError, ModelError, RelaxationError
+
+Config = TypeVar("Config", bound=pydantic.BaseModel)
+
+EXIT_INPUT, EXIT_MODEL, EXIT_NUMERICS, EXIT_RESOURCES = 2, 3, 4, 5
+
+
+def parse(
+    config_type: type[Config], presets: Mapping[str, Config], default: str, program: str, description: str
+) -> Config:
+    """Configuration from the command line: a preset or a TOML file, then overrides of any setting.
+
+    Args:
+        config_type: pydantic model with a ``preset`` field.
+        presets: named starting points.
+        default: which preset when none is named.
+        program: how the program is called.
+        description: for ``--help``.
+
+    Raises:
+        InputError: unknown preset, unreadable file, a setting that does not exist or has an impossible value.
+    """
+    arguments, preset, file = _take(sys.argv[1:])
+    if preset is not None and preset not in presets:
+        raise InputError(f"no preset {preset!r}; there are {', '.join(presets)}")
+    start = presets[preset or default]
+    try:
+        if file is not None:
+            start = config_type.model_validate(_merge(start.model_dump(), _read_toml(file)))
+        parsed = tyro.cli(
+            config_type, default=start, args=arguments, prog=program, description=_describe(description, presets, default)
+        )
+        # tyro fills the model without validating combinations: do it once, on everything.
+        return config_type.model_validate(parsed.model_dump())
+    except pydantic.ValidationError as error:
+        listed = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
+        raise InputError(f"impossible settings: {listed}") from error
+
+
+def run(main: Callable[[], int]) -> None:
+    """Run a program; expected failures become one sentence and their exit code."""
+    try:
+        code = main()
+    except InputError as error:
+        code = _fail(error, EXIT_INPUT)
+    except ModelError as error:
+        code = _fail(error, EXIT_MODEL)
+    except (RelaxationError, FloatingPointError) as error:
+        code = _fail(error, EXIT_NUMERICS)
+    except MemoryError as error:
+        code = _fail(error, EXIT_RESOURCES)
+    sys.exit(code)
+
+
+def _fail(error: BaseException, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+def _take(arguments: list[str]) -> tuple[list[str], str | None, Path | None]:
+    """Take --preset and --config out of the arguments: they choose the defaults that the rest overrides."""
+    rest: list[str] = []
+    found: dict[str, str | None] = {"--preset": None, "--config": None}
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, equals, value = argument.partition("=")
+        if name not in found:
+            rest.append(argument)
+            continue
+        found[name] = value if equals else next(remaining, None)
+        if not found[name]:
+            raise InputError(f"{name} needs a value")
+    file = found["--config"]
+    return rest, found["--preset"], None if file is None else Path(file)
+
+
+def _read_toml(file: Path) -> dict:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as error:
+        raise InputError(f"cannot read --config {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {file} is not TOML: {error}") from error
+
+
+def _merge(base: dict, override: dict) -> dict:
+    return base | {
+        key: _merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+        for key, value in override.items()
+    }
+
+
+def _describe(description: str, presets: Mapping[str, pydantic.BaseModel], default: str) -> str:
+    names = ", ".join(f"{name} (default)" if name == default else name for name in presets)
+    return (
+        f"{description}\n\nStart from --preset NAME ({names}) or --config FILE.toml; every setting below overrides it."
+    )

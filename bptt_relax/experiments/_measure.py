@@ -1,0 +1,118 @@
+"""What a model does on held-out relaxations, collected as the numbers that results.json holds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bptt_relax.experiments._cases import Cases
+from bptt_relax.experiments._statistics import geometric_mean
+from bptt_relax.io.relaxations import Relaxation
+from bptt_relax.potentials import Potential
+from bptt_relax.relax import Relaxation as Relaxer
+from bptt_relax.relax import Theta
+from bptt_relax.training import LabelledFrame, Relaxed, make_force_error, make_relaxer
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One model on one structure.
+
+    Attributes:
+        relaxed: where its relaxation ended.
+        force_mae: over the ionic steps, eV/angstrom.
+        fmax_at_reference: largest force it sees at the reference structure, eV/angstrom.
+    """
+
+    relaxed: Relaxed
+    force_mae: float
+    fmax_at_reference: float
+
+
+class Ruler:
+    """Measures models on a fixed set of relaxations; everything that does not change is prepared once.
+
+    Args:
+        cases: how to prepare relaxations.
+        relaxations: to measure on.
+        potential: the model's functions.
+        relaxer: the relaxation to evaluate with.
+        num_steps: largest number of steps.
+    """
+
+    def __init__(
+        self,
+        cases: Cases,
+        relaxations: Sequence[Relaxation],
+        potential: Potential,
+        relaxer: Relaxer,
+        num_steps: int,
+    ):
+        self.relaxations = {r.name: r for r in relaxations}
+        self.pairs = {r.name: cases.pair(r) for r in relaxations}
+        self._frames: dict[str, list[LabelledFrame]] = {}
+        self._cases = cases
+        self._relax = make_relaxer(relaxer, num_steps)
+        self._force_error = make_force_error(potential)
+
+    def delta_q(self, theta: Theta, names: Sequence[str]) -> float:
+        """Mean Delta Q over the named relaxations: the validation score."""
+        return float(np.mean([self._relax(theta, self.pairs[name]).delta_q for name in names]))
+
+    def measure(
+        self, theta: Theta, names: Sequence[str], on_structure: Callable[[str, Relaxed], None]
+    ) -> dict[str, Measurement]:
+        """Measure everything on the named relaxations.
+
+        Args:
+            theta: the model.
+            names: of relaxations.
+            on_structure: told after each.
+        """
+        found = {}
+        for name in names:
+            relaxed = self._relax(theta, self.pairs[name])
+            if name not in self._frames:
+                self._frames[name] = self._cases.frames(self.relaxations[name])
+            errors = [self._force_error(theta, frame) for frame in self._frames[name]]
+            found[name] = Measurement(relaxed, float(np.mean([error for error, _ in errors])), errors[-1][1])
+            on_structure(name, relaxed)
+        return found
+
+
+def summarize(runs: Sequence[Mapping[str, Measurement]]) -> dict:
+    """Numbers of one stage over seeds, as results.json holds them.
+
+    Args:
+        runs: one mapping of structure -> measurement per seed.
+
+    Returns:
+        delta_q with mean, geometric mean (of the per-structure means) and per-structure values, shares and errors.
+    """
+    names = sorted(runs[0])
+
+    def per_structure(value: Callable[[Measurement], float]) -> dict[str, float]:
+        return {name: float(np.mean([value(run[name]) for run in runs])) for name in names}
+
+    def mean(value: Callable[[Measurement], float]) -> float:
+        return float(np.mean(list(per_structure(value).values())))
+
+    delta_q = per_structure(lambda m: m.relaxed.delta_q)
+    return {
+        "delta_q": {
+            "mean": float(np.mean(list(delta_q.values()))),
+            "geometric_mean": geometric_mean(list(delta_q.values())),
+            "per_structure": delta_q,
+            "per_seed": {name: [run[name].relaxed.delta_q for run in runs] for name in names},
+        },
+        "rmsd": {"mean": mean(lambda m: m.relaxed.rmsd), "per_structure": per_structure(lambda m: m.relaxed.rmsd)},
+        "max_displacement": {
+            "mean": mean(lambda m: m.relaxed.max_displacement),
+            "per_structure": per_structure(lambda m: m.relaxed.max_displacement),
+        },
+        "force_mae": mean(lambda m: m.force_mae),
+        "fmax_at_dft": mean(lambda m: m.fmax_at_reference),
+        "converged_fraction": mean(lambda m: float(m.relaxed.converged)),
+        "basin_fraction": mean(lambda m: float(m.relaxed.same_basin)),
+        "steps": mean(lambda m: float(m.relaxed.steps)),
+    }

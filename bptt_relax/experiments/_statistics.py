@@ -1,0 +1,42 @@
+"""Means, reductions and their intervals over structures and seeds."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+NUM_RESAMPLES = 10_000
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    """Geometric mean of positive numbers; zero if one of them is."""
+    values = np.asarray(values, float)
+    return float(np.exp(np.mean(np.log(values)))) if np.all(values > 0) else 0.0
+
+
+def reduction(before: float, after: float) -> float:
+    """How much smaller, as a fraction: 0.4 is 40% less, negative is more."""
+    return 1.0 - after / before
+
+
+def reduction_interval(
+    before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]], *, seed: int = 0
+) -> tuple[float, float]:
+    """95% bootstrap interval of the reduction of the mean.
+
+    Structures are resampled, and within each structure the seeds: both are draws from what might have been.
+
+    Args:
+        before: structure -> one value per seed.
+        after: the same structures.
+        seed: of the resampling.
+    """
+    names = sorted(before)
+    a = np.array([before[name] for name in names], float)
+    b = np.array([after[name] for name in names], float)
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(len(names), size=(NUM_RESAMPLES, len(names)))
+    columns = rng.integers(b.shape[1], size=(NUM_RESAMPLES, len(names)))
+    means_before = a[rows, columns % a.shape[1]].mean(axis=1)
+    means_after = b[rows, columns].mean(axis=1)
+    low, high = np.quantile(1.0 - means_after / means_before, (0.025, 0.975))
+    return float(low), float(high)

@@ -1,0 +1,1 @@
+"""Silicon defects: pretrained, force matching (the control), BPTT; errors on held-out defects."""

@@ -1,0 +1,23 @@
+"""``python -m bptt_relax.experiments.silicon``."""
+
+from bptt_relax.experiments import _main
+from bptt_relax.experiments.silicon.config import PRESETS, SiliconConfig
+
+DESCRIPTION = (
+    "Fine-tune a pretrained potential on DFT relaxations of silicon defects, by force matching and by "
+    "backpropagation through the relaxation, and compare where relaxations of held-out defects end."
+)
+
+
+def main() -> int:
+    """Parse, then do the work; JAX is imported only here, so that --help is fast."""
+    config = _main.parse(
+        SiliconConfig, PRESETS, "quick", "python -m bptt_relax.experiments.silicon", DESCRIPTION
+    )
+    from bptt_relax.experiments.silicon.run import run
+
+    return run(config)
+
+
+if __name__ == "__main__":
+    _main.run(main)

@@ -1,0 +1,133 @@
+"""Settings of the silicon experiment and its presets."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    """Base of all settings: nothing misspelled passes, nothing changes after the start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSettings(Settings):
+    """Which relaxations are used."""
+
+    train_limit: int = Field(0, ge=0)
+    """Use only the first so many training relaxations; 0 for all."""
+    evaluate_limit: int = Field(0, ge=0)
+    """Use only the first so many of each of validation, test and unseen kinds; 0 for all."""
+
+
+class RelaxationSettings(Settings):
+    """The relaxation x <- x + step, in training and in testing."""
+
+    step_size: float = Field(0.03, gt=0)
+    """angstrom^2/eV."""
+    decay: float = Field(0.7, gt=0, lt=1)
+    """Weight of the previous displacement."""
+    mix: Literal["heavy_ball", "convex"] = "heavy_ball"
+    """How the previous displacement is mixed in."""
+    annealing: float = Field(1.0, gt=0)
+    """Factor on the step size per step."""
+    cap: float = Field(0.15, gt=0)
+    """Largest displacement of an atom in one step, angstrom."""
+    train_steps: int = Field(30, ge=1)
+    """Length of the unroll that is differentiated."""
+    test_steps: int = Field(150, ge=1)
+    """Largest number of steps of a relaxation that is evaluated."""
+    force_tolerance: float = Field(0.01, ge=0)
+    """A relaxation that is evaluated has converged when no force exceeds this, eV/angstrom."""
+    skin: float = Field(1.0, gt=0)
+    """Of the neighbor list, angstrom."""
+
+
+class ForceMatchingSettings(Settings):
+    """Training on the forces of all ionic steps: the control."""
+
+    epochs: int = Field(4, ge=0)
+    """Passes over all ionic steps, before BPTT."""
+    learning_rate: float = Field(2e-4, gt=0)
+    """Of Adam, at the top of its schedule."""
+    batch_size: int = Field(4, ge=1)
+    """Ionic steps per update."""
+    huber_delta: float = Field(0.1, gt=0)
+    """Where the loss turns linear, eV/angstrom."""
+    clip: float = Field(1.0, gt=0)
+    """Largest norm of a gradient."""
+
+
+class BpttSettings(Settings):
+    """Training on where relaxations end."""
+
+    epochs: int = Field(8, ge=0)
+    """Passes over the training relaxations."""
+    learning_rate: float = Field(2e-4, gt=0)
+    """Of Adam, at the top of its schedule."""
+    clip: float = Field(1.0, gt=0)
+    """Largest norm of a gradient."""
+    start_from: Literal["force_matching", "pretrained"] = "force_matching"
+    """The model that BPTT continues."""
+    from_initial: float = Field(0.4, ge=0, le=1)
+    """Share of unrolls that start at the initial structure."""
+    from_ionic_step: float = Field(0.3, ge=0, le=1)
+    """Share that starts at a random ionic step; the rest starts at the rattled reference structure."""
+    rattle: tuple[float, float] = (0.03, 0.1)
+    """Range of the standard deviation of the rattle, angstrom."""
+    anchor_weight: float = Field(0.0, ge=0)
+    """Weight of staying close to the pretrained forces at the reference structure."""
+    learn_rule: bool = False
+    """Train step size, momentum and annealing as well."""
+
+    @model_validator(mode="after")
+    def _shares(self):
+        if self.from_initial + self.from_ionic_step > 1 + 1e-9:
+            raise ValueError("from_initial and from_ionic_step add up to more than 1")
+        if not 0 <= self.rattle[0] <= self.rattle[1]:
+            raise ValueError("rattle must be a range: two non-negative numbers, smaller one first")
+        return self
+
+
+class SiliconConfig(Settings):
+    """Settings of the silicon experiment."""
+
+    preset: str = "quick"
+    """Where these settings started from."""
+    model: str = "chgnet-0.3.0"
+    """Name of a pretrained potential, or a file with weights."""
+    seed: int = Field(0, ge=0)
+    """First random seed: order of training, starting points."""
+    num_seeds: int = Field(1, ge=1)
+    """How often to repeat the training, with seed, seed + 1, ..."""
+    out: Path | None = None
+    """Folder for the run; runs/silicon-PRESET when not given. Nothing is ever written over."""
+    resume: bool = False
+    """Continue an interrupted run."""
+    data: DataSettings = DataSettings()
+    relaxation: RelaxationSettings = RelaxationSettings()
+    force_matching: ForceMatchingSettings = ForceMatchingSettings()
+    bptt: BpttSettings = BpttSettings()
+
+    def resolved(self) -> dict:
+        """Everything that decides the outcome, as JSON."""
+        return self.model_dump(mode="json", exclude={"out", "resume"})
+
+
+PRESETS = {
+    "smoke": SiliconConfig(
+        preset="smoke",
+        data=DataSettings(train_limit=2, evaluate_limit=1),
+        relaxation=RelaxationSettings(train_steps=4, test_steps=12),
+        force_matching=ForceMatchingSettings(epochs=1, batch_size=8),
+        bptt=BpttSettings(epochs=1),
+    ),
+    "quick": SiliconConfig(preset="quick"),
+    "full": SiliconConfig(
+        preset="full",
+        num_seeds=5,
+        force_matching=ForceMatchingSettings(epochs=6),
+        bptt=BpttSettings(epochs=16),
+    ),
+}
