@@ -121,7 +121,7 @@ def build_system(structure: Structure, num_atoms: int | None = None) -> tuple[Po
 
 
 def with_neighbors(
-    positions: Positions,
+    positions: Positions | np.ndarray,
     system: System,
     spec: GraphSpec,
     *,
@@ -150,7 +150,7 @@ def with_neighbors(
     return system._replace(candidates=candidates)
 
 
-def rebuild_neighbors(positions: Positions, system: System) -> System:
+def rebuild_neighbors(positions: Positions | np.ndarray, system: System) -> System:
     """Rebuild the candidates at new positions, growing capacities only where they are exceeded.
 
     Args:
@@ -165,18 +165,20 @@ def rebuild_neighbors(positions: Positions, system: System) -> System:
     c = system.candidates
     spec = GraphSpec(float(c.cutoff), float(c.bond_cutoff))
     mask = np.asarray(system.mask)
-    needed = neighbors.measure(
+    capacity = neighbors.grow(
+        neighbors.capacity_of(c),
         np.asarray(positions, np.float64)[mask],
-        np.asarray(system.cell),
+        np.asarray(system.cell, np.float64),
         np.asarray(system.pbc),
         spec,
         float(c.skin),
     )
-    capacity = neighbors.common_capacity([needed, neighbors.capacity_of(c)])
     return with_neighbors(positions, system, spec, skin=float(c.skin), capacity=capacity)
 
 
-def prepare(structure: Structure, spec: GraphSpec, layout: Layout | None = None, *, skin: float = 1.0):
+def prepare(
+    structure: Structure, spec: GraphSpec, layout: Layout | None = None, *, skin: float = 1.0
+) -> tuple[Positions, System]:
     """Positions and system of one structure, padded and with neighbors: what a relaxation starts from.
 
     Args:
@@ -222,5 +224,5 @@ def wrap_nearest(displacement: Array, cell: Cell, pbc: Array) -> Array:
         pbc: (3,) bool.
     """
     fractional = displacement @ jnp.linalg.inv(cell)
-    images = jnp.where(pbc, jnp.round(fractional), 0.0)
+    images = jnp.where(pbc[None, :], jnp.round(fractional), 0.0)
     return displacement - images @ cell

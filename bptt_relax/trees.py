@@ -27,13 +27,17 @@ def safe_sqrt(x: Array) -> Array:
 
 def masked_mean(x: Array, mask: Array) -> Array:
     """Mean over the first axis of the entries that ``mask`` (bool, the leading axis of ``x``) keeps; zero if none."""
-    weights = mask.astype(x.dtype).reshape(mask.shape + (1,) * (x.ndim - 1))
-    return jnp.sum(x * weights, axis=0) / jnp.maximum(jnp.sum(weights), 1.0)
+    mask = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+    # Chosen and not multiplied: zero times a NaN in the padding is NaN.
+    return jnp.sum(jnp.where(mask, x, 0), axis=0) / jnp.maximum(jnp.sum(mask, axis=0), 1)
 
 
 def global_norm(tree: PyTree) -> Scalar:
-    """Euclidean norm over all leaves."""
-    return safe_sqrt(sum((jnp.vdot(leaf, leaf).real for leaf in jax.tree.leaves(tree)), start=jnp.zeros(())))
+    """Euclidean norm over all leaves, in their own precision."""
+    # A plain 0.0 to start from: an array would turn the norm, and what it scales, into float64 under x64.
+    return safe_sqrt(
+        jnp.asarray(sum((jnp.vdot(leaf, leaf).real for leaf in jax.tree.leaves(tree)), start=0.0))
+    )
 
 
 def all_finite(tree: PyTree) -> Array:

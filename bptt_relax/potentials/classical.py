@@ -55,7 +55,7 @@ def stillinger_weber(parameters: dict[str, float] | None = None, cutoff: float =
 
         first, second = graph.bonds[graph.angles[:, 0]], graph.bonds[graph.angles[:, 1]]
         inside = graph.angle_mask & inside[first] & inside[second]
-        far_x, far_y = 0.6 * cutoff * jnp.eye(3, dtype=vectors.dtype)[:2]
+        far_x, far_y = 0.6 * cutoff * jnp.eye(3, dtype=vectors.dtype)[:2, None]
         v1 = jnp.where(inside[:, None], vectors[first], far_x)
         v2 = jnp.where(inside[:, None], vectors[second], far_y)
         triple = jax.vmap(
