@@ -39,12 +39,18 @@ def parse(
         if file is not None:
             start = config_type.model_validate(_merge(start.model_dump(), _read_toml(file)))
         parsed = tyro.cli(
-            config_type, default=start, args=arguments, prog=program, description=_describe(description, presets, default)
+            config_type,
+            default=start,
+            args=arguments,
+            prog=program,
+            description=_describe(description, presets, default),
         )
         # tyro fills the model without validating combinations: do it once, on everything.
         return config_type.model_validate(parsed.model_dump())
     except pydantic.ValidationError as error:
-        listed = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors())
+        listed = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()
+        )
         raise InputError(f"impossible settings: {listed}") from error
 
 
@@ -96,13 +102,13 @@ def _read_toml(file: Path) -> dict:
 
 def _merge(base: dict, override: dict) -> dict:
     return base | {
-        key: _merge(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+        key: _merge(base[key], value)
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+        else value
         for key, value in override.items()
     }
 
 
 def _describe(description: str, presets: Mapping[str, pydantic.BaseModel], default: str) -> str:
     names = ", ".join(f"{name} (default)" if name == default else name for name in presets)
-    return (
-        f"{description}\n\nStart from --preset NAME ({names}) or --config FILE.toml; every setting below overrides it."
-    )
+    return f"{description}\n\nStart from --preset NAME ({names}) or --config FILE.toml; every setting below overrides it."

@@ -1,17 +1,22 @@
 """What a model does on held-out relaxations, collected as the numbers that results.json holds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
+import jax
 import numpy as np
 
+from bptt_relax import losses
 from bptt_relax.experiments._cases import Cases
 from bptt_relax.experiments._statistics import geometric_mean
 from bptt_relax.io.relaxations import Relaxation
+from bptt_relax.outcomes import Outcome
 from bptt_relax.potentials import Potential
 from bptt_relax.relax import Relaxation as Relaxer
 from bptt_relax.relax import Theta
+from bptt_relax.systems import Pair
 from bptt_relax.training import LabelledFrame, Relaxed, make_force_error, make_relaxer
+from bptt_relax.unrolling import path, rebuild, unroll
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,27 @@ class Measurement:
     relaxed: Relaxed
     force_mae: float
     fmax_at_reference: float
+
+
+def to_json(measured: Mapping[str, Measurement]) -> dict:
+    """Measurements as JSON."""
+    return {
+        name: asdict(m) | {"relaxed": asdict(m.relaxed) | {"positions": m.relaxed.positions.tolist()}}
+        for name, m in measured.items()
+    }
+
+
+def from_json(stored: Mapping[str, dict]) -> dict[str, Measurement]:
+    """Inverse of `to_json`."""
+    return {
+        name: Measurement(
+            **(
+                m
+                | {"relaxed": Relaxed(**(m["relaxed"] | {"positions": np.array(m["relaxed"]["positions"])}))}
+            )
+        )
+        for name, m in stored.items()
+    }
 
 
 class Ruler:
@@ -105,7 +131,10 @@ def summarize(runs: Sequence[Mapping[str, Measurement]]) -> dict:
             "per_structure": delta_q,
             "per_seed": {name: [run[name].relaxed.delta_q for run in runs] for name in names},
         },
-        "rmsd": {"mean": mean(lambda m: m.relaxed.rmsd), "per_structure": per_structure(lambda m: m.relaxed.rmsd)},
+        "rmsd": {
+            "mean": mean(lambda m: m.relaxed.rmsd),
+            "per_structure": per_structure(lambda m: m.relaxed.rmsd),
+        },
         "max_displacement": {
             "mean": mean(lambda m: m.relaxed.max_displacement),
             "per_structure": per_structure(lambda m: m.relaxed.max_displacement),
@@ -116,3 +145,34 @@ def summarize(runs: Sequence[Mapping[str, Measurement]]) -> dict:
         "basin_fraction": mean(lambda m: float(m.relaxed.same_basin)),
         "steps": mean(lambda m: float(m.relaxed.steps)),
     }
+
+
+def path_recorder(relaxer: Relaxer, num_steps: int) -> Callable[[Theta, Pair], dict[str, list[float]]]:
+    """Build a host function that follows one relaxation: Delta Q and largest force at every step.
+
+    Args:
+        relaxer: the relaxation.
+        num_steps: largest number of steps.
+
+    Returns:
+        (theta, pair) -> {"delta_q": [...] sqrt(u)*angstrom, "max_force": [...] eV/angstrom}, one value per step made.
+    """
+    run = jax.jit(unroll(relaxer, num_steps, record=path))
+    distances = jax.jit(jax.vmap(losses.delta_q, in_axes=(0, None, None)))
+
+    def follow(theta: Theta, pair: Pair) -> dict[str, list[float]]:
+        state, system = relaxer.init(theta, pair.initial, pair.system), pair.system
+        followed: dict[str, list[float]] = {"delta_q": [], "max_force": []}
+        for _ in range(num_steps):
+            result = run(theta, state, system)
+            made = int(result.state.steps - state.steps)
+            followed["delta_q"] += np.asarray(
+                distances(result.trace["positions"], pair.relaxed, pair.system)
+            )[:made].tolist()
+            followed["max_force"] += np.asarray(result.trace["max_force"])[:made].tolist()
+            if int(result.outcome) != Outcome.STALE_NEIGHBORS:
+                break
+            state, system = rebuild(result.state, system)
+        return followed
+
+    return follow

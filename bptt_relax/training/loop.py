@@ -13,7 +13,7 @@ from bptt_relax._types import PyTree
 from bptt_relax.outcomes import Outcome, explain
 from bptt_relax.relax import Theta
 from bptt_relax.training.checkpoints import Checkpoints
-from bptt_relax.training.train_step import Objective, TrainState, apply_gradient, init_state, make_train_step
+from bptt_relax.training.train_step import Objective, StepReport, TrainState, apply_gradient, init_state
 
 EventFn = Callable[[dict[str, Any]], None]
 
@@ -131,7 +131,6 @@ def fit(
                     "best": True,
                 }
             )
-        step = jax.jit(make_train_step(stage.objective, stage.optimizer))
 
         def save() -> None:
             number = progress.epoch * 100_000 + progress.cursor + (50_000 if progress.finished else 0)
@@ -144,7 +143,7 @@ def fit(
                 if index < progress.cursor:
                     continue
                 start = time.perf_counter()
-                state, report = _one_update(step, stage, state, example)
+                state, report = _one_update(stage, state, example)
                 took = time.perf_counter() - start
                 progress.seconds += took if compiled else 0.0
                 compiled = True
@@ -206,13 +205,16 @@ def fit(
         checkpoints.close()
 
 
-def _one_update(step, stage: Stage, state: TrainState, example: Example):
-    """A jitted step; where the neighbors went stale on the way, the same update through rebuilds on the host."""
-    new_state, report = step(state, example.data)
-    if int(report.outcome) == Outcome.STALE_NEIGHBORS and stage.objective.through_rebuilds is not None:
+def _one_update(stage: Stage, state: TrainState, example: Example) -> tuple[TrainState, StepReport]:
+    """One train step in two compiled halves: stages that share an objective share its compiled gradient.
+
+    Where the neighbors went stale on the way, the gradient is taken again through rebuilds on the host.
+    """
+    (value, outcome), gradient = jax.jit(stage.objective.value_and_grad)(state.theta, example.data)
+    if int(outcome) == Outcome.STALE_NEIGHBORS and stage.objective.through_rebuilds is not None:
         (value, outcome), gradient = stage.objective.through_rebuilds(state.theta, example.data)
-        new_state, report = apply_gradient(state, value, outcome, gradient, stage.optimizer)
-    return jax.block_until_ready((new_state, report))
+    update = jax.jit(apply_gradient, static_argnames="optimizer")
+    return jax.block_until_ready(update(state, value, outcome, gradient, optimizer=stage.optimizer))
 
 
 def _skip_event(stage: Stage, progress: Progress, example: Example, report) -> dict[str, Any]:

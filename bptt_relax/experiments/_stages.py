@@ -1,0 +1,149 @@
+"""The three stages every model goes through: pretrained, force matching (the control), BPTT."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import jax
+
+from bptt_relax import relax
+from bptt_relax.experiments import _cases
+from bptt_relax.experiments._measure import Ruler
+from bptt_relax.io.relaxations import Relaxation
+from bptt_relax.potentials import Potential
+from bptt_relax.relax import Theta, UpdateRule
+from bptt_relax.training import (
+    Objective,
+    Stage,
+    StageResult,
+    fine_tuning,
+    fit,
+    force_matching,
+    relaxed_structure,
+)
+from bptt_relax.unrolling import unroll
+
+STAGES = ("pretrained", "force_matching", "bptt")
+
+
+class RelaxationLike(Protocol):
+    """Settings of a relaxation (see `silicon.config.RelaxationSettings`)."""
+
+    step_size: float
+    decay: float
+    mix: str
+    annealing: float
+    cap: float
+    force_tolerance: float
+    train_steps: int
+    test_steps: int
+
+
+def make_rule(settings: RelaxationLike) -> UpdateRule:
+    """The paper's frame: momentum on an annealed step, capped."""
+    step = relax.momentum(settings.step_size, settings.decay, annealing=settings.annealing, mix=settings.mix)
+    return relax.chain(step, relax.cap_displacement(settings.cap))
+
+
+@dataclass
+class Bench:
+    """Everything the stages share.
+
+    Attributes:
+        potential: the model's functions.
+        trainable: pytree of bools like theta, what BPTT may change; force matching never changes the rule.
+        rule: update rule.
+        cases: how relaxations are prepared.
+        ruler: measures models.
+        train: to learn from.
+        validation: names to choose the best model by.
+        on_event: gets the training loop's events.
+        should_stop: asked after every update.
+        train_steps: length of the unroll in training.
+        huber_delta: of force matching, eV/angstrom.
+        anchor: the pretrained model.
+        anchor_weight: weight of staying close to its forces.
+    """
+
+    potential: Potential
+    trainable: Theta
+    rule: UpdateRule
+    cases: _cases.Cases
+    ruler: Ruler
+    train: Sequence[Relaxation]
+    validation: Sequence[str]
+    on_event: Callable[[dict], None]
+    should_stop: Callable[[], bool]
+    train_steps: int
+    huber_delta: float
+    anchor: Theta
+    anchor_weight: float
+
+    @cached_property
+    def force_objective(self) -> Objective:
+        """Forces of ionic steps; built once, so that all stages and seeds share one compilation."""
+        return force_matching(self.potential, delta=self.huber_delta)
+
+    @cached_property
+    def structure_objective(self) -> Objective:
+        """Where relaxations end; built once, likewise."""
+        relaxation = relax.relaxation(self.potential, self.rule)
+        return relaxed_structure(
+            relaxation,
+            unroll(relaxation, self.train_steps),
+            self.potential,
+            anchor=self.anchor.potential,
+            anchor_weight=self.anchor_weight,
+        )
+
+    def fit(self, stage: Stage, theta: Theta, folder: Path) -> StageResult:
+        """Run one stage; the best model on the validation set wins, the starting model being a candidate."""
+        return fit(
+            stage,
+            theta,
+            lambda theta: self.ruler.delta_q(theta, self.validation),
+            folder,
+            on_event=self.on_event,
+            should_stop=self.should_stop,
+        )
+
+    def force_matching_stage(
+        self, settings, seed: int, *, name: str = "force_matching", epochs: int, seconds: float = float("inf")
+    ) -> Stage:
+        """Match the forces of every ionic step.
+
+        Args:
+            settings: see `silicon.config.ForceMatchingSettings`.
+            seed: of the order of training.
+            name: in metrics.
+            epochs: at most this many.
+            seconds: stop after this much training time.
+        """
+        examples, num_batches = _cases.force_examples(self.cases, self.train, settings.batch_size, seed)
+        frozen_rule = jax.tree.map(lambda _: False, self.trainable.rule)
+        optimizer = fine_tuning(
+            settings.learning_rate,
+            trainable=self.trainable._replace(rule=frozen_rule),
+            num_updates=max(1, epochs * num_batches),
+            clip=settings.clip,
+        )
+        return Stage(name, self.force_objective, optimizer, examples, epochs, seconds)
+
+    def bptt_stage(self, settings, seed: int) -> Stage:
+        """Learn where relaxations end, by backpropagation through them.
+
+        Args:
+            settings: see `silicon.config.BpttSettings`.
+            seed: of the order of training and of the starts.
+        """
+        starts = _cases.Starts(settings.from_initial, settings.from_ionic_step, settings.rattle)
+        optimizer = fine_tuning(
+            settings.learning_rate,
+            trainable=self.trainable,
+            num_updates=max(1, settings.epochs * len(self.train)),
+            clip=settings.clip,
+        )
+        examples = _cases.bptt_examples(self.cases, self.train, starts, seed)
+        return Stage("bptt", self.structure_objective, optimizer, examples, settings.epochs)
