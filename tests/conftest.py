@@ -57,7 +57,9 @@ hypothesis.settings.register_profile(
     max_examples=30,
     suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.differing_executors],
 )
-hypothesis.settings.register_profile("thorough", parent=hypothesis.settings.get_profile("default"), max_examples=500)
+hypothesis.settings.register_profile(
+    "thorough", parent=hypothesis.settings.get_profile("default"), max_examples=500
+)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
