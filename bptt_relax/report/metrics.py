@@ -1,0 +1,100 @@
+"""Metrics as JSON lines: one event a line, on disk as soon as it happens."""
+
+import json
+import math
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bptt_relax.outcomes import InputError
+
+
+class MetricsFile:
+    """Appends events to a JSON-lines file; a killed process loses at most the line being written.
+
+    A file left by an interrupted run is continued. Half a line at its end is cut off first, so that nothing
+    but the last line of a metrics file can ever be broken.
+
+    Args:
+        path: created where absent, with its folder.
+        context: added to every event, for example ``seed=0``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], **context: Any):
+        self.path = Path(path)
+        self._context = context
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            _cut_half_line(self.path)
+        self._file = self.path.open("a", encoding="utf-8")
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Append one event with the time (UTC, ISO 8601) under ``time``; numbers that are not finite become null."""
+        stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
+        record = _jsonable({"time": stamp, **self._context, **event})
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.flush()
+
+    __call__ = write
+
+    def close(self) -> None:
+        """Close the file; a second time does nothing."""
+        self._file.close()
+
+    def __enter__(self) -> "MetricsFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Read the events of a metrics file, without a last line that was cut short.
+
+    Raises:
+        InputError: there is no such file, or a line before the last one is not an event.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"can't read metrics from {path}: {error.strerror}") from error
+    events = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            event = json.loads(line)
+            if not isinstance(event, dict):
+                raise ValueError
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise InputError(
+                f"{path}, line {number} is not an event; the file was changed by hand?"
+            ) from error
+        events.append(event)
+    return events
+
+
+def _cut_half_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        content = file.read()
+        if content and not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def _jsonable(value: Any) -> Any:
+    """Plain JSON of nested containers, numpy and JAX scalars and arrays, and paths."""
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if hasattr(value, "tolist"):
+        return _jsonable(value.tolist())
+    return str(value)

@@ -1,0 +1,206 @@
+"""Progress for people: a live line on a terminal, sparse plain lines everywhere else."""
+
+import math
+import os
+import time
+from collections import Counter
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from bptt_relax.report.estimate import Estimate
+from bptt_relax.report.names import readable, to_ascii
+
+PLAIN_INTERVAL = 5.0
+"""Least time between two plain lines, s; in long runs a twentieth of the elapsed time, at most a minute."""
+
+_LABELS = {"validation": "validation Delta Q", "grad_norm": "gradient"}
+
+
+class Reporter:
+    """Shows where a run stands: which phase, how far, the latest numbers, the time left in the phase.
+
+    Use it as a context manager; it also takes the events of the training loop. Text that comes from outside
+    (names of structures) is never read as markup.
+
+    Args:
+        console: where to write; standard error when not given, so that standard output stays for results.
+        plain: lines instead of a live display; by default where the console is no terminal, and in CI.
+    """
+
+    def __init__(self, console: Console | None = None, plain: bool | None = None):
+        self._console = console or Console(stderr=True)
+        ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+        dumb = not self._console.is_terminal or self._console.is_dumb_terminal
+        self._plain = (dumb or ci) if plain is None else plain
+        self._clock = time.monotonic
+        self._start = self._clock()
+        self._printed = -math.inf
+        self._live: Live | None = None
+        self._title: str | None = None
+        self._estimate = Estimate(None, now=self._start)
+        self._shown: dict[str, Any] = {}
+        self._skips: Counter[str] = Counter()
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._finish("done" if kind is None else "stopped")
+
+    def begin(self, title: str, total: int | None = None, *, seconds: float = math.inf) -> None:
+        """Start a phase; one that is still under way ends.
+
+        Args:
+            title: what is done, for example ``BPTT seed 0: training``.
+            total: steps, or None where unknown.
+            seconds: the phase ends after this much training time even if steps are left.
+        """
+        self._finish("done")
+        self._title = title
+        self._estimate = Estimate(total, seconds, now=self._clock())
+        self._shown = {}
+        self._skips.clear()
+        if self._plain:
+            self._line(f"{title}" + (f" ({total} steps)" if total else ""))
+            return
+        # Four times a second: the display must not take a core from the computation.
+        self._live = live = Live(
+            get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True
+        )
+        live.start()
+
+    def advance(self, n: int = 1, **shown: Any) -> None:
+        """Note ``n`` more steps and the numbers to show: ``loss``, ``validation``, ``structure``, or any other."""
+        self._advance(n, shown)
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Take an event of the training loop: ``step``, ``epoch``, ``skip`` or ``stopped``; others are ignored."""
+        kind = event.get("event")
+        if kind == "step":
+            # A stage that is resumed begins in the middle: its first event says how many steps were done before.
+            done_before = max(0, int(event.get("step", 1)) - 1) if self._estimate.done == 0 else 0
+            shown = {key: event[key] for key in ("loss", "structure", "epoch") if key in event}
+            self._advance(1 + done_before, shown, event.get("seconds"))
+        elif kind == "epoch":
+            self._shown["validation"] = event.get("validation")
+            if self._plain:
+                self._line(self._epoch_line(event))
+        elif kind == "skip":
+            name = str(event.get("structure", "?"))
+            self._skips[name] += 1
+            if self._skips[name] == 1:
+                self.warn(f"update on {name} skipped: {event.get('reason', 'not usable')}")
+        elif kind == "stopped":
+            self.warn(
+                f"{event.get('stage', 'training')} stopped early: {event.get('reason', 'no reason given')}"
+            )
+
+    def note(self, text: str) -> None:
+        """Say something that should stay on the screen."""
+        self._line(text)
+
+    def warn(self, text: str) -> None:
+        """Say something that should not be missed."""
+        self._line(f"warning: {text}", "yellow")
+
+    def end(self) -> None:
+        """End the phase; nothing happens where none is under way."""
+        self._finish("done")
+
+    def _advance(self, n: int, shown: dict[str, Any], trained: float | None = None) -> None:
+        self._shown.update(shown)
+        now = self._clock()
+        self._estimate.advance(n, now=now, trained=trained)
+        patience = min(60.0, max(PLAIN_INTERVAL, (now - self._start) / 20))
+        if self._plain and self._title is not None and now - self._printed >= patience:
+            self._line("  ".join(part for part in (self._count(), self._numbers(), self._left()) if part))
+
+    def _finish(self, how: str) -> None:
+        if self._title is None:
+            return
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        parts = [f"{self._title}: {how}", self._count(), duration(self._estimate.elapsed(self._clock()))]
+        if "validation" in self._shown:
+            parts.append(f"{_LABELS['validation']} {number(self._shown['validation'])}")
+        if self._skips:
+            parts.append("skipped " + ", ".join(f"{name} x{n}" for name, n in sorted(self._skips.items())))
+        self._title = None
+        self._line("  ".join(part for part in parts if part), "dim" if how == "done" else "yellow")
+
+    def _line(self, text: str, style: str = "") -> None:
+        now = self._clock()
+        if self._plain:
+            self._printed = now
+            text = f"[{duration(now - self._start):>7}] {text}"
+        if self._console.options.ascii_only:
+            text = to_ascii(text)
+        # soft_wrap: a log is read by tools too, and a line broken at 80 columns can't be searched.
+        self._console.print(Text(text, style), soft_wrap=True, highlight=False)
+
+    def _epoch_line(self, event: dict[str, Any]) -> str:
+        text = f"epoch {event.get('epoch')}: "
+        if event.get("loss") is not None:
+            text += f"loss {number(event['loss'])}  "
+        text += f"{_LABELS['validation']} {number(event.get('validation'))}"
+        text += "  best so far" if event.get("best") and event.get("epoch") else ""
+        return "  ".join(part for part in (text, self._left()) if part)
+
+    def _count(self) -> str:
+        done, total = self._estimate.done, self._estimate.total
+        if total:
+            return f"{done}/{total}"
+        return f"{done} steps" if done else ""
+
+    def _left(self) -> str:
+        left = self._estimate.left(self._clock())
+        return "" if left is None else f"about {duration(left)} left"
+
+    def _numbers(self) -> str:
+        parts = []
+        for key, value in self._shown.items():
+            if key == "structure":
+                parts.append(readable(str(value)))
+            elif value is not None:
+                parts.append(f"{_LABELS.get(key, key)} {number(value)}")
+        return "  ".join(parts)
+
+    def _render(self) -> RenderableType:
+        """The live display: title, bar, count and times on one line, the latest numbers below."""
+        estimate, now = self._estimate, self._clock()
+        ascii_only = self._console.options.ascii_only
+        bar = ProgressBar(total=1.0, completed=estimate.share, width=24, pulse=not estimate.total)
+        times = f"{duration(estimate.elapsed(now))}  {self._left() or 'time left not known yet'}"
+        line = Table.grid(padding=(0, 2))
+        line.add_row(Text(self._title or "", "bold"), bar, Text(self._count()), Text(times, "dim"))
+        numbers = self._numbers()
+        below = Text(
+            "  " + (to_ascii(numbers) if ascii_only else numbers), "cyan", no_wrap=True, overflow="ellipsis"
+        )
+        return Group(line, below)
+
+
+def duration(seconds: float) -> str:
+    """``12 s`` below a minute, then ``3:05``, then ``2:03:05``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, seconds = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def number(value: Any) -> str:
+    """A number in four significant digits, an integer as it is, a dash where there is none."""
+    if value is None or isinstance(value, str):
+        return value or "-"
+    if isinstance(value, int):
+        return str(value)
+    value = float(value)
+    return f"{value:.4g}" if math.isfinite(value) else "not finite"

@@ -1,0 +1,211 @@
+"""The result as tables: one of the stages, one of the structures, for the terminal and as Markdown."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bptt_relax.report.names import STAGES, readable, stage_label, to_ascii
+
+Block = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number per stage: where it is found, how it is written, and which end of it is better."""
+
+    heading: str
+    get: Callable[[Block], float | None]
+    form: Callable[[float], str]
+    lower_is_better: bool = True
+
+
+COLUMNS = (
+    Column("mean ΔQ", lambda b: _dig(b, "delta_q", "mean"), lambda x: f"{x:.3f}"),
+    Column("geometric mean", lambda b: _dig(b, "delta_q", "geometric_mean"), lambda x: f"{x:.3f}"),
+    Column("same basin", lambda b: _dig(b, "basin_fraction"), lambda x: f"{x:.0%}", lower_is_better=False),
+    Column("converged", lambda b: _dig(b, "converged_fraction"), lambda x: f"{x:.0%}", lower_is_better=False),
+    Column("force MAE", lambda b: _dig(b, "force_mae"), lambda x: f"{1000 * x:.0f}"),
+    Column("max force at DFT", lambda b: _dig(b, "fmax_at_dft"), lambda x: f"{1000 * x:.0f}"),
+)
+
+CAPTION = (
+    "ΔQ: mass-weighted distance to the DFT structure, √u·Å. Same basin: no atom ends further than 0.25 Å from its "
+    "DFT position. Forces in meV/Å."
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table before it is drawn: cells as text, each emphasised or not; the first column is the row's name."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[tuple[str, bool], ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def results_table(results: dict[str, Any]) -> RenderableType:
+    """The result for a terminal; best values bold, ASCII where the console can't do more.
+
+    Args:
+        results: as in ``results.json``; stages and numbers that are missing are left out.
+    """
+    return _Tables(tuple(_grids(results)))
+
+
+def results_markdown(results: dict[str, Any]) -> str:
+    """The result as Markdown.
+
+    Args:
+        results: as in ``results.json``; stages and numbers that are missing are left out.
+    """
+    return "\n\n".join(_markdown(grid) for grid in _grids(results)) + "\n"
+
+
+def summary(block: Block) -> str | None:
+    """The reduction in one sentence, or None where it was not computed.
+
+    Args:
+        block: a model's entry, or its ``unseen`` part.
+    """
+    reduction = _dig(block, "reduction", "bptt_vs_pretrained")
+    if reduction is None:
+        return None
+    text = f"BPTT {_change(reduction)} the mean ΔQ by {abs(reduction):.0%}"
+    interval = block["reduction"].get("ci95")
+    if interval and all(_number(x) is not None for x in interval):
+        text += f" (95% interval of the reduction {interval[0]:.0%} to {interval[1]:.0%})"
+    text += " against pretrained"
+    control = _dig(block, "reduction", "bptt_vs_force_matching")
+    if control is not None:
+        text += f", {_change(control)} it by {abs(control):.0%} against force matching"
+    geometric = _dig(block, "reduction", "geometric_mean")
+    if geometric is not None:
+        text += f"; geometric mean {_change(geometric)} by {abs(geometric):.0%}"
+    return text + "."
+
+
+def _change(reduction: float) -> str:
+    return "lowers" if reduction >= 0 else "raises"
+
+
+def _grids(results: dict[str, Any]) -> Iterator[Grid]:
+    for model, entry in results.get("models", {}).items():
+        unseen = entry.get("unseen") or {}
+        yield _stage_grid(f"{model}: {_counted(entry)}", entry, CAPTION)
+        if any(stage in unseen for stage in STAGES):
+            yield _stage_grid(f"{model}: {_counted(unseen)} of kinds never trained on", unseen)
+        yield _structure_grid(f"{model}: ΔQ of every structure", entry, unseen)
+
+
+def _stage_grid(title: str, block: Block, caption: str | None = None) -> Grid:
+    stages = [stage for stage in STAGES if block.get(stage)]
+    values = {stage: [_number(column.get(block[stage])) for column in COLUMNS] for stage in stages}
+    best = [
+        _best((values[stage][i] for stage in stages), column.lower_is_better)
+        for i, column in enumerate(COLUMNS)
+    ]
+    rows = []
+    for stage in stages:
+        cells = [(stage_label(stage), False)]
+        for column, value, top in zip(COLUMNS, values[stage], best, strict=True):
+            cells.append(("–", False) if value is None else (column.form(value), value == top))
+        rows.append(tuple(cells))
+    notes = tuple(text for text in (summary(block), caption) if text)
+    return Grid(title, ("", *(column.heading for column in COLUMNS)), tuple(rows), notes)
+
+
+def _structure_grid(title: str, test: Block, unseen: Block) -> Grid:
+    stages = [stage for stage in STAGES if test.get(stage) or unseen.get(stage)]
+    rows = []
+    for part, block in (("test", test), ("unseen kind", unseen)):
+        per_stage = {stage: _dig_any(block, stage, "delta_q", "per_structure") or {} for stage in stages}
+        names = {name: None for stage in stages for name in per_stage[stage]}
+        for name in sorted(names, key=lambda n: -(_number(per_stage[stages[0]].get(n)) or 0.0)):
+            values = [_number(per_stage[stage].get(name)) for stage in stages]
+            best = _best(values, lower_is_better=True)
+            cells = [(readable(name), False), (part, False)]
+            cells += [("–", False) if v is None else (f"{v:.3f}", v == best) for v in values]
+            rows.append(tuple(cells))
+    return Grid(title, ("structure", "part", *(stage_label(stage) for stage in stages)), tuple(rows))
+
+
+def _counted(block: Block) -> str:
+    names = _dig_any(block, "pretrained", "delta_q", "per_structure") or {}
+    return f"{len(names)} test structure{'' if len(names) == 1 else 's'}"
+
+
+def _best(values: Iterable[float | None], lower_is_better: bool) -> float | None:
+    """The value to emphasise: none where all are equal, since then nothing is better than anything."""
+    known = [value for value in values if value is not None]
+    if len(set(known)) < 2:
+        return None
+    return min(known) if lower_is_better else max(known)
+
+
+def _dig_any(block: Any, *keys: str) -> Any:
+    for key in keys:
+        block = block.get(key) if isinstance(block, dict) else None
+    return block
+
+
+def _dig(block: Any, *keys: str) -> float | None:
+    return _number(_dig_any(block, *keys))
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """Draws the grids when it is printed: only the console knows its encoding."""
+
+    grids: tuple[Grid, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        write = to_ascii if options.ascii_only else str
+        for grid in self.grids:
+            # Text, never str: a name such as [bold] is a name, not markup.
+            table = Table(
+                title=Text(write(grid.title), "bold"),
+                title_justify="left",
+                caption=Text(write("\n".join(grid.notes)), "dim") if grid.notes else None,
+                caption_justify="left",
+                box=box.SIMPLE_HEAD,
+                pad_edge=False,
+            )
+            for i, heading in enumerate(grid.headings):
+                words = i > 0 and heading != "part"
+                table.add_column(Text(write(heading)), justify="right" if words else "left")
+            for row in grid.rows:
+                table.add_row(*(Text(write(text), "bold green" if best else "") for text, best in row))
+            yield table
+
+
+def _markdown(grid: Grid) -> str:
+    numeric = [i > 0 and heading != "part" for i, heading in enumerate(grid.headings)]
+    lines = [
+        f"**{_escape(grid.title)}**",
+        "",
+        "| " + " | ".join(grid.headings) + " |",
+        "|" + "|".join("---:" if right else "---" for right in numeric) + "|",
+    ]
+    for row in grid.rows:
+        lines.append("| " + " | ".join(f"**{_escape(t)}**" if best else _escape(t) for t, best in row) + " |")
+    return "\n".join([*lines, *(f"\n{note}" for note in grid.notes)])
+
+
+def _escape(text: str) -> str:
+    for character in "\\|*_`[]<>":
+        text = text.replace(character, "\\" + character)
+    return text
