@@ -15,8 +15,8 @@ class Relaxation(NamedTuple):
     Attributes:
         name: unique within a data set; messages, splits and results use it.
         group: what a split must not tear apart. Relaxations that share a start or a parent share a group.
-        kind: what a split is stratified by, e.g. the kind of defect; the group where nothing is known.
-        frames: the ionic steps, index-matched, positions unwrapped as the reference code left them.
+        kind: what a split is stratified by, e.g. the kind of defect; the formula where nothing is known.
+        frames: the ionic steps, index-matched, positions continuous across periodic boundaries.
         energies: (T,) eV, NaN where a step has none; None where no step has one.
         forces: (T, n, 3) eV/angstrom, raw (constraints not applied), NaN where a step has none; or None.
         stresses: (T, 3, 3) eV/angstrom^3 with ASE's sign, NaN where a step has none; or None.

@@ -1,0 +1,182 @@
+"""One relaxation as a file gives it, before it is known whether its steps fit together."""
+
+import bz2
+import gzip
+import lzma
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from ase import Atoms
+from ase.io import read
+from ase.io.formats import UnknownFileTypeError, filetype
+
+from bptt_relax.io import espresso, vasp
+from bptt_relax.io.course import Course
+from bptt_relax.io.sources import ACCEPTED, COMPRESSED, Source, bare
+from bptt_relax.outcomes import InputError
+
+RELAXATION_KEYS = ("job", "relaxation", "traj", "trajectory", "group")
+"""Info keys that say to which relaxation a frame belongs; the first one that a file has is used."""
+
+MAX_BYTES = 8 * 2**30
+"""A compressed file that unpacks to more is refused."""
+
+_OPEN = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+# These reach beyond the file that is given: other folders, servers.
+_REFUSED = {"bundletrajectory", "mysql", "postgresql"}
+
+
+class Record(NamedTuple):
+    """The steps of one relaxation, as read.
+
+    Attributes:
+        name: as the file or folder calls it.
+        source: the file, for messages.
+        steps: in their order.
+        course: how the calculation went.
+        notes: what the reader had to say.
+    """
+
+    name: str
+    source: str
+    steps: list[Atoms]
+    course: Course
+    notes: tuple[str, ...] = ()
+
+
+def read_source(source: Source) -> list[Record]:
+    """Read every relaxation of a source.
+
+    Args:
+        source: from `sources.find_sources`.
+
+    Raises:
+        InputError: a file is empty, cut off, of an unknown format, or not what its name says.
+    """
+    if source.format == "pair":
+        ends = [_read_file(path, None)[0][-1] for path in source.paths]
+        return [Record(source.name, str(source.paths[0].parent), ends, Course())]
+    path = source.paths[0]
+    steps, text, notes, kind = _read_file(path, source.format)
+    if kind == "espresso-out":
+        course = espresso.course_of_pw(text)
+    elif kind == "vasp-out":
+        course = vasp.course_of_outcar(text)
+        constraints = vasp.find_selective(path.parent, lambda p: _read_file(p, "vasp")[0][-1])
+        for step in steps:
+            step.set_constraint(constraints)
+    elif kind == "vasp-xml":
+        course = _with_outcar(vasp.course_of_vasprun(text), path)
+    else:
+        return _by_key(source.name, path, steps, notes)
+    return [Record(source.name, str(path), steps, course, notes)]
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """The file itself, or a temporary copy of what a compressed file contains.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        InputError: the archive is damaged, cut off or too large.
+    """
+    if path.suffix.lower() not in COMPRESSED:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / bare(path).name
+        try:
+            with _OPEN[path.suffix.lower()](path) as packed, plain.open("wb") as out:
+                shutil.copyfileobj(_Capped(packed, path), out, 2**20)
+        except (EOFError, OSError, lzma.LZMAError) as error:
+            raise InputError(f"cannot unpack {path} ({error}); was it copied completely?") from None
+        yield plain
+
+
+class _Capped:
+    def __init__(self, file, path: Path):
+        self._file, self._path, self._left = file, path, MAX_BYTES
+
+    def read(self, size: int) -> bytes:
+        block = self._file.read(size)
+        self._left -= len(block)
+        if self._left < 0:
+            raise InputError(f"{self._path} unpacks to more than {MAX_BYTES // 2**30} GiB; refused")
+        return block
+
+
+def _read_file(path: Path, kind: str | None) -> tuple[list[Atoms], str, tuple[str, ...], str]:
+    """All frames of a file, its text where a program wrote it, ASE's warnings, and the format."""
+    with unpacked(path) as plain:
+        if plain.stat().st_size == 0:
+            raise InputError(f"{path} is empty; was its writing cut off?")
+        kind = kind or _guess(plain, path)
+        if kind in _REFUSED:
+            raise InputError(f"{path}: format {kind} is not accepted; formats accepted: {ACCEPTED}")
+        text = plain.read_text(errors="replace") if kind in ("espresso-out", "vasp-out", "vasp-xml") else ""
+        if kind == "espresso-out" and "Program PWSCF" not in text:
+            raise InputError(f"{path} is not an output of pw.x; formats accepted: {ACCEPTED}")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                frames = read(plain, ":", format=kind, do_not_split_by_at_sign=True)
+            except Exception as error:  # ASE's readers raise whatever their parsers stumble over
+                raise InputError(f"cannot read {path} as {kind}: {_brief(error)}") from error
+    if not frames:
+        raise InputError(f"{path} holds no complete structure; was the run killed in its first step?")
+    return list(frames), text, tuple(dict.fromkeys(str(w.message) for w in caught)), kind
+
+
+def _guess(plain: Path, path: Path) -> str:
+    try:
+        return filetype(str(plain))
+    except (UnknownFileTypeError, OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"cannot read {path}: ASE does not know its format ({_brief(error)}); formats accepted: {ACCEPTED}"
+        ) from None
+
+
+def _with_outcar(course: Course, vasprun: Path) -> Course:
+    """Ask the OUTCAR beside a vasprun.xml, which doesn't say itself that the ions converged."""
+    for path in sorted(vasprun.parent.glob("OUTCAR*")):
+        if bare(path).name == "OUTCAR":
+            with unpacked(path) as plain:
+                said = vasp.course_of_outcar(plain.read_text(errors="replace"))
+            return course._replace(
+                converged=said.converged if said.converged is not None else course.converged,
+                unconverged_steps=course.unconverged_steps | said.unconverged_steps,
+            )
+    return course
+
+
+def _by_key(name: str, path: Path, steps: list[Atoms], notes: tuple[str, ...]) -> list[Record]:
+    """Tell apart the relaxations of a file by the first of `RELAXATION_KEYS` that its frames have."""
+    key = next((k for k in RELAXATION_KEYS if any(k in atoms.info for atoms in steps)), None)
+    if key is None:
+        return [Record(name, str(path), steps, _course_of_info(steps), notes)]
+    without = [str(t) for t, atoms in enumerate(steps) if key not in atoms.info]
+    if without:
+        raise InputError(
+            f"{path}: frames {', '.join(without[:5])} have no info key `{key}`, others have; add it"
+        )
+    jobs: dict[str, list[Atoms]] = {}
+    for atoms in steps:
+        jobs.setdefault(str(atoms.info[key]), []).append(atoms)
+    return [Record(job, str(path), members, _course_of_info(members), notes) for job, members in jobs.items()]
+
+
+def _course_of_info(steps: list[Atoms]) -> Course:
+    said = steps[-1].info.get("converged")
+    return Course(converged=None if said is None else bool(said))
+
+
+def _brief(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

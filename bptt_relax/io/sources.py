@@ -1,0 +1,100 @@
+"""Which files of a folder hold relaxations."""
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from bptt_relax.io.problems import Problem
+
+COMPRESSED = (".gz", ".xz", ".bz2")
+ACCEPTED = (
+    "VASP folders (vasprun.xml or OUTCAR, or POSCAR with CONTCAR), Quantum ESPRESSO outputs (.pwo, .out), "
+    "extended XYZ (.extxyz, .xyz), ASE (.traj, .db), pairs initial.* with relaxed.*; "
+    "text files also compressed (.gz, .xz, .bz2)"
+)
+
+_TRAJECTORIES = {".extxyz": "extxyz", ".xyz": "extxyz", ".traj": "traj", ".db": "db"}
+_QE = {".pwo", ".out"}
+
+
+class Source(NamedTuple):
+    """Where one or more relaxations are.
+
+    Attributes:
+        name: proposed for what is in it.
+        paths: the file; or the initial and the relaxed structure.
+        format: ASE's name of the format, or "pair", or None to ask ASE.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    format: str | None
+
+
+def bare(path: Path) -> Path:
+    """The path without a suffix that says it is compressed."""
+    return path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+
+
+def find_sources(path: Path) -> tuple[list[Source], list[Problem]]:
+    """Everything under a path that may hold relaxations, in a fixed order.
+
+    Args:
+        path: a file or a folder; folders are searched recursively, hidden ones are not.
+
+    Returns:
+        The sources, and one problem when there is none.
+    """
+    if not path.exists():
+        return [], [Problem(str(path), "", "no such file or folder", "check the path")]
+    if path.is_file():
+        usual = bare(path).name in ("OUTCAR", "vasprun.xml")
+        return [
+            Source(path.resolve().parent.name if usual else bare(path).stem, (path,), _format_of(path))
+        ], []
+    sources: list[Source] = []
+    for folder, subfolders, files in os.walk(path):
+        subfolders[:] = sorted(d for d in subfolders if not d.startswith("."))
+        here = Path(folder)
+        relative = here.relative_to(path).as_posix()
+        name = path.resolve().name if relative == "." else relative
+        sources += _in_folder(here, sorted(f for f in files if not f.startswith(".")), name, relative)
+    if sources:
+        return sources, []
+    return [], [Problem(str(path), "", "no relaxations found", f"formats accepted: {ACCEPTED}")]
+
+
+def _in_folder(folder: Path, files: list[str], name: str, relative: str) -> list[Source]:
+    by_bare = {bare(Path(f)).name: folder / f for f in files}
+    # vasprun.xml has full precision; the OUTCAR beside it is still asked whether the run ended well.
+    for vasp, kind in (("vasprun.xml", "vasp-xml"), ("OUTCAR", "vasp-out")):
+        if vasp in by_bare:
+            return [Source(name, (by_bare[vasp],), kind)]
+    if "POSCAR" in by_bare and "CONTCAR" in by_bare:
+        return [Source(name, (by_bare["POSCAR"], by_bare["CONTCAR"]), "pair")]
+    initial = sorted(f for f in by_bare if Path(f).stem == "initial")
+    relaxed = sorted(f for f in by_bare if Path(f).stem == "relaxed")
+    if initial and relaxed:
+        return [Source(name, (by_bare[initial[0]], by_bare[relaxed[0]]), "pair")]
+    found = []
+    for f, path in sorted(by_bare.items()):
+        kind = _format_of(path)
+        if kind is not None:
+            found.append(
+                Source(Path(f).stem if relative == "." else f"{relative}/{Path(f).stem}", (path,), kind)
+            )
+    return found
+
+
+def _format_of(path: Path) -> str | None:
+    """The format that a name tells, with a look inside where the name could be anything."""
+    name = bare(path).name
+    if re.search(r"OUTCAR", name):
+        return "vasp-out"
+    if re.search(r"vasprun.*\.xml$", name):
+        return "vasp-xml"
+    suffix = bare(path).suffix.lower()
+    if suffix in _QE:
+        return "espresso-out"
+    return _TRAJECTORIES.get(suffix)

@@ -1,0 +1,35 @@
+"""Relaxations to extended XYZ, in the form that `read_relaxations` reads."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from ase.io import write
+
+from bptt_relax.io.atoms import to_atoms
+from bptt_relax.io.relaxations import Relaxation
+
+
+def write_relaxations(path: Path | str, relaxations: Iterable[Relaxation]) -> None:
+    """Write every step with its labels; name, group, kind and convergence go into the comment line.
+
+    Args:
+        path: of the extended XYZ file.
+        relaxations: to write, one after the other.
+    """
+    frames = []
+    for r in relaxations:
+        for t, frame in enumerate(r.frames):
+            atoms = to_atoms(
+                frame,
+                energy=None if r.energies is None or np.isnan(r.energies[t]) else float(r.energies[t]),
+                forces=None if r.forces is None or np.isnan(r.forces[t]).all() else r.forces[t],
+                stress=None if r.stresses is None or np.isnan(r.stresses[t]).all() else r.stresses[t],
+            )
+            atoms.info |= {"job": r.name, "group": r.group, "kind": r.kind, "frame": t}
+            if r.converged is not None:
+                atoms.info["converged"] = r.converged
+            frames.append(atoms)
+    # Forces are labels of the reference method: a constraint must not write zeros over them.
+    columns = ["symbols", "positions"] + (["move_mask"] if any(a.constraints for a in frames) else [])
+    write(path, frames, format="extxyz", columns=columns, write_results=True)
