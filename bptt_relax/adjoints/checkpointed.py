@@ -1,27 +1,99 @@
 """Exact reverse mode that stores states instead of intermediates and recomputes the rest."""
 
 from dataclasses import dataclass
+from math import ceil, isqrt
+from typing import Literal
 
 import jax
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from bptt_relax.adjoints._contract import RecordFn, RunFn
-from bptt_relax.adjoints._loop import limited_step, scan_steps
+from bptt_relax.adjoints._loop import BodyFn, limited_step, scan_steps
 from bptt_relax.relax import Relaxation
+
+_EVALUATED = "bptt_relax_evaluation"
+_keep_evaluation = jax.checkpoint_policies.save_only_these_names(_EVALUATED)
 
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """Store the state of each step; recompute its forces on the way back. Exact, and the default.
+    """Store what each step starts from; recompute the rest on the way back. Exact.
 
-    Costs one more force evaluation per step and N * 6 floats of memory per step.
+    Attributes:
+        what: how far to go.
+            "step", the default: store each state, recompute the forces, transpose their computation. Works with
+            every potential.
+            "force": store each state and its forces, N * 3 floats more, and pull back through the forces as one
+            reverse pass over one forward pass (`Potential.apply_lean`): no force is computed twice and less is
+            transposed. The fastest. A potential without it, as with direct forces, is treated as in "step".
+            "segments": store the state at the start of each segment and recompute the segment from there, with
+            "force" inside. Memory grows with the square root of the number of steps, for one more forward pass.
+            Pays where the states themselves are what fills memory, beyond some thousand steps.
+        segment: steps in a segment, for "segments" only; about the square root of the number of steps when not
+            given.
+
+    Raises:
+        ValueError: an argument is out of range, or ``segment`` is given without "segments".
+
+    References:
+        Griewank and Walther, doi:10.1145/347837.347846.
     """
+
+    what: Literal["step", "force", "segments"] = "step"
+    segment: int | None = None
+
+    def __post_init__(self):
+        if self.what not in ("step", "force", "segments"):
+            raise ValueError(f"what must be 'step', 'force' or 'segments', got {self.what!r}")
+        if self.segment is not None and self.what != "segments":
+            raise ValueError(f"segment={self.segment} needs what='segments', got what={self.what!r}")
+        if self.segment is not None and self.segment < 1:
+            raise ValueError(f"segment must be a positive number of steps, got {self.segment}")
 
     def build(self, relaxation: Relaxation, num_steps: int, record: RecordFn) -> RunFn:
         """See `Adjoint.build`."""
-        # Inside a scan nothing can be shared between the two passes, so the barrier against it is not needed.
-        step = jax.checkpoint(limited_step(relaxation, num_steps), prevent_cse=False)
+        if self.what == "segments":
+            return _segmented(relaxation, num_steps, self.segment_length(num_steps), record)
+        step = checkpointed_step(relaxation, num_steps, lean=self.what == "force")
 
         def run(theta, state, system):
             return scan_steps(step, num_steps, record, theta, state, system)
 
         return run
+
+    def segment_length(self, num_steps: int) -> int:
+        """Steps in a segment of an unroll of this length."""
+        return min(num_steps, self.segment or max(1, isqrt(num_steps)))
+
+
+def checkpointed_step(relaxation: Relaxation, num_steps: int, *, lean: bool) -> BodyFn:
+    """One step that stores its input state and, when lean, what the potential said there."""
+    # Inside a scan nothing can be shared between the two passes, so the barrier against it is not needed.
+    if not lean or relaxation.evaluate_lean is None:
+        return jax.checkpoint(limited_step(relaxation, num_steps), prevent_cse=False)
+    evaluate_lean = relaxation.evaluate_lean
+
+    def evaluate(theta, positions, cell, system):
+        return checkpoint_name(evaluate_lean(theta, positions, cell, system), _EVALUATED)
+
+    step = limited_step(relaxation, num_steps, evaluate)
+    return jax.checkpoint(step, prevent_cse=False, policy=_keep_evaluation)
+
+
+def _segmented(relaxation: Relaxation, num_steps: int, length: int, record: RecordFn) -> RunFn:
+    step = checkpointed_step(relaxation, num_steps, lean=True)
+
+    def segment(theta, state, system):
+        return scan_steps(step, length, record, theta, state, system)
+
+    segment = jax.checkpoint(segment, prevent_cse=False)
+    count = ceil(num_steps / length)
+
+    def run(theta, state, system):
+        # The last segment may be longer than what is left: beyond num_steps a step is the identity.
+        final, trace = lax.scan(lambda s, _: segment(theta, s, system), state, None, length=count)
+        flat = jax.tree.map(lambda x: x.reshape(count * length, *x.shape[2:])[:num_steps], trace)
+        return final, flat
+
+    return run

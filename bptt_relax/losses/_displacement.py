@@ -24,7 +24,7 @@ def displacement(positions: Positions, reference: Positions, system: System) -> 
     d = wrap_nearest(positions - reference, system.cell, system.pbc)
     d = jnp.where(system.mask[:, None], d, 0.0)
     count = jnp.maximum(jnp.sum(system.mask), 1)
-    drift = jnp.sum(d, axis=0) / count
+    drift = jnp.sum(d, axis=0, keepdims=True) / count
     unconstrained = jnp.all(system.free | ~system.mask[:, None])
     return jnp.where(system.free, d - jnp.where(unconstrained, drift, 0.0), 0.0)
 

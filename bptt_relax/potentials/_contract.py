@@ -59,6 +59,9 @@ class Potential(NamedTuple):
             needs to know; nothing else may ask.
         elements: atomic numbers it covers; empty for any.
         name: for messages and results.
+        apply_lean: the same function as ``apply`` for reverse mode only: it stores nothing but its inputs, and
+            its backward pass is cheaper than that of ``apply``. None where there is none, as for direct forces.
+            Whoever wraps ``apply`` wraps this too, or sets it to None.
     """
 
     init: InitFn
@@ -67,6 +70,7 @@ class Potential(NamedTuple):
     conservative: bool = True
     elements: tuple[int, ...] = ()
     name: str = "potential"
+    apply_lean: ApplyFn | None = None
 
     @property
     def cutoff(self) -> float:

@@ -4,6 +4,7 @@ The energy is written as a function of the edge vectors. One gradient with respe
 stress together, as sums over each atom's own edges: no scatter over neighbors and no second pass for the strain.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -11,8 +12,12 @@ import jax.numpy as jnp
 
 from bptt_relax._types import Array, Energy, Params, Positions
 from bptt_relax.neighbors import Graph, GraphSpec, edge_vectors
-from bptt_relax.potentials._contract import InitFn, Potential, Prediction
+from bptt_relax.potentials._contract import ApplyFn, InitFn, Potential, Prediction
 from bptt_relax.systems import System
+
+
+SlopeFn = Callable[[Params, Array, System, Graph], tuple[Energy, Array]]
+"""(params, vectors, system, graph) -> energy () eV and its derivative with respect to the vectors (E, 3)."""
 
 
 class EnergyFn(Protocol):
@@ -51,9 +56,21 @@ def conservative(
         name: for messages and results.
     """
 
+    def value_and_slope(params: Params, vectors: Array, system: System, graph: Graph) -> tuple[Energy, Array]:
+        return jax.value_and_grad(energy, argnums=1)(params, vectors, system, graph)
+
+    lean = _lean(energy, value_and_slope)
+    return Potential(
+        init, _assemble(value_and_slope), graph, True, elements, name, apply_lean=_assemble(lean)
+    )
+
+
+def _assemble(value_and_slope: SlopeFn) -> ApplyFn:
+    """Forces and stress from the derivative of the energy with respect to each edge vector."""
+
     def apply(params: Params, positions: Positions, system: System, graph: Graph) -> Prediction:
         vectors = edge_vectors(graph, positions, system.cell)
-        value, slope = jax.value_and_grad(energy, argnums=1)(params, vectors, system, graph)
+        value, slope = value_and_slope(params, vectors, system, graph)
         slope = jnp.where(graph.mask[:, None], slope, 0.0)
         # Edge (i, j) pulls on i with +slope; seen from j the same pair is graph.reverse.
         pull = slope - slope[graph.reverse]
@@ -62,4 +79,31 @@ def conservative(
         stress = jnp.where(graph.mask[:, None], vectors, 0.0).T @ slope / volume
         return Prediction(value, jnp.where(system.mask[:, None], forces, 0.0), 0.5 * (stress + stress.T))
 
-    return Potential(init, apply, graph, True, elements, name)
+    return apply
+
+
+def _lean(energy: EnergyFn, value_and_slope: SlopeFn) -> SlopeFn:
+    """The same energy and slope, stored as their inputs only and pulled back as reverse over forward.
+
+    For cotangents a of the energy E(p, v) and s of its slope g = dE/dv, the pullback is the gradient with respect
+    to (p, v) of a E + s . g, and s . g is one forward-mode derivative of E along s. So the backward pass of a force
+    costs one jvp and its transpose, where ordinary reverse mode transposes the whole gradient computation.
+    """
+
+    def forward(params: Params, vectors: Array, system: System, graph: Graph):
+        return value_and_slope(params, vectors, system, graph), (params, vectors, system, graph)
+
+    def backward(residuals, cotangents):
+        params, vectors, system, graph = residuals
+        value_cotangent, slope_cotangent = cotangents
+
+        def paired(params: Params, vectors: Array) -> Energy:
+            value, along = jax.jvp(lambda v: energy(params, v, system, graph), (vectors,), (slope_cotangent,))
+            return value_cotangent * value + along
+
+        # Species, masks and the graph are choices; positions and cell act through the vectors only.
+        return *jax.grad(paired, argnums=(0, 1))(params, vectors), None, None
+
+    lean = jax.custom_vjp(value_and_slope)
+    lean.defvjp(forward, backward)
+    return lean

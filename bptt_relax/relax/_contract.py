@@ -143,12 +143,15 @@ class Relaxation(NamedTuple):
         advance: (evaluate, theta, state, system) -> state.
         evaluate: (theta, positions, cell, system) -> Evaluation.
         conservative: forces are minus the gradient of the energy.
+        evaluate_lean: the same function as ``evaluate`` with a cheaper backward pass and without forward mode
+            (`Potential.apply_lean`); None where the potential has none.
     """
 
     init: RelaxInitFn
     advance: AdvanceFn
     evaluate: EvaluateFn
     conservative: bool
+    evaluate_lean: EvaluateFn | None = None
 
     def step(self, theta: Theta, state: RelaxState, system: System) -> RelaxState:
         """One step of the relaxation; the identity on a frozen structure."""

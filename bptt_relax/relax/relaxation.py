@@ -9,8 +9,8 @@ from jax_md import space
 from bptt_relax import neighbors
 from bptt_relax._types import Displacement, Positions
 from bptt_relax.outcomes import Outcome
-from bptt_relax.potentials import Potential
-from bptt_relax.relax._contract import Evaluation, Relaxation, RelaxState, UpdateRule
+from bptt_relax.potentials import ApplyFn, Potential
+from bptt_relax.relax._contract import EvaluateFn, Evaluation, Relaxation, RelaxState, UpdateRule
 from bptt_relax.trees import all_finite, safe_norm, where
 
 ShiftFn = Callable[[Positions, Displacement], Positions]
@@ -45,16 +45,6 @@ def relaxation(
     for name, value in (("force_tolerance", force_tolerance), ("step_tolerance", step_tolerance)):
         if value < 0:
             raise ValueError(f"{name} must not be negative, got {value}")
-
-    def evaluate(theta, positions, cell, system) -> Evaluation:
-        if system.candidates is None:
-            raise ValueError(
-                "the system has no neighbors: call systems.with_neighbors(positions, system, potential.graph)"
-            )
-        graph = neighbors.refresh(system.candidates, positions, cell)
-        prediction = potential.apply(theta.potential, positions, system._replace(cell=cell), graph)
-        forces = jnp.where(system.free, prediction.forces, 0.0)
-        return Evaluation(prediction.energy, forces, prediction.stress, graph.overflow)
 
     def init(theta, positions, system) -> RelaxState:
         dtype = positions.dtype
@@ -100,4 +90,27 @@ def relaxation(
         # Not a mask but a branch: a frozen structure costs nothing (under vmap it becomes a mask).
         return lax.cond(state.outcome == Outcome.RUNNING, move, lambda s: s, state)
 
-    return Relaxation(init, advance, evaluate, potential.conservative)
+    lean = potential.apply_lean
+    return Relaxation(
+        init,
+        advance,
+        _evaluation(potential.apply),
+        potential.conservative,
+        None if lean is None else _evaluation(lean),
+    )
+
+
+def _evaluation(apply: ApplyFn) -> EvaluateFn:
+    """Evaluate a potential on neighbors refreshed where the structure stands, and mask what may not move."""
+
+    def evaluate(theta, positions, cell, system) -> Evaluation:
+        if system.candidates is None:
+            raise ValueError(
+                "the system has no neighbors: call systems.with_neighbors(positions, system, potential.graph)"
+            )
+        graph = neighbors.refresh(system.candidates, positions, cell)
+        prediction = apply(theta.potential, positions, system._replace(cell=cell), graph)
+        forces = jnp.where(system.free, prediction.forces, 0.0)
+        return Evaluation(prediction.energy, forces, prediction.stress, graph.overflow)
+
+    return evaluate
