@@ -19,11 +19,15 @@ class MetricsFile:
     Args:
         path: created where absent, with its folder.
         context: added to every event, for example ``seed=0``.
+
+    Attributes:
+        path: of the file.
+        context: may be changed on the way.
     """
 
     def __init__(self, path: str | os.PathLike[str], **context: Any):
         self.path = Path(path)
-        self._context = context
+        self.context = context
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             _cut_half_line(self.path)
@@ -32,7 +36,7 @@ class MetricsFile:
     def write(self, event: dict[str, Any]) -> None:
         """Append one event with the time (UTC, ISO 8601) under ``time``; numbers that are not finite become null."""
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
-        record = _jsonable({"time": stamp, **self._context, **event})
+        record = _jsonable({"time": stamp, **self.context, **event})
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()
 

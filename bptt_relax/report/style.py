@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which people with any of the common colour deficiencies can tell apart.
-COLORS = {"pretrained": "#7A7A7A", "force_matching": "#D98200", "bptt": "#0072B2", "reference": "#222222"}
+COLORS = {"pretrained": "#7A7A7A", "force_matching": "#D98200", "control": "#D98200", "bptt": "#0072B2", "reference": "#222222"}
 MARKERS = {"pretrained": "o", "force_matching": "D", "bptt": "o", "reference": "s"}
 OTHER_COLORS = ("#009E73", "#CC79A7", "#56B4E9", "#B8A800")
 

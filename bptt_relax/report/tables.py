@@ -59,6 +59,16 @@ def results_table(results: dict[str, Any]) -> RenderableType:
     return _Tables(tuple(_grids(results)))
 
 
+def print_results(results: dict[str, Any], console: Console | None = None) -> None:
+    """Print the result.
+
+    Args:
+        results: as in ``results.json``.
+        console: standard output when not given.
+    """
+    (console or Console()).print(results_table(results))
+
+
 def results_markdown(results: dict[str, Any]) -> str:
     """The result as Markdown.
 

@@ -1,0 +1,136 @@
+"""How training went: validation and loss against training time."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bptt_relax.report import style
+from bptt_relax.report.curves import Curve, learning, moving_average
+from bptt_relax.report.names import stage_label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SHORT = {"control": "as long again", "force_matching": "force matching", "bptt": "BPTT"}
+
+
+def learning_curves(events: list[dict[str, Any]]) -> "Figure":
+    """Validation Delta Q of all stages, and the training loss of each kind of stage.
+
+    Force matching and BPTT minimize different losses, which can't be compared: only the validation can.
+
+    Args:
+        events: of ``metrics.jsonl``.
+    """
+    curves = learning(events)
+    unit, per_unit = _time_unit(max((curve.end for curve in curves), default=1.0))
+    losses = [group for group in (("force_matching", "control"), ("bptt",)) if _steps(curves, group)]
+    with style.drawing():
+        figure = style.new_figure(9.2 if losses else 6.0, 4.0)
+        grid = figure.add_gridspec(max(len(losses), 1), 2 if losses else 1, width_ratios=(1.5, 1) if losses else None)
+        axes = figure.add_subplot(grid[:, 0])
+        _validation(axes, curves, per_unit)
+        axes.set_xlabel(f"training time ({unit})")
+        for i, stages in enumerate(losses):
+            panel = figure.add_subplot(grid[i, 1], sharex=axes)
+            _loss(panel, [curve for curve in curves if curve.stage in stages], per_unit)
+            panel.set_title(f"Training loss: {stage_label(stages[0])}")
+            if i == len(losses) - 1:
+                panel.set_xlabel(f"training time ({unit})")
+            else:
+                panel.tick_params(axis="x", labelbottom=False)
+    return figure
+
+
+def _steps(curves: list[Curve], stages: tuple[str, ...]) -> bool:
+    return any(curve.steps for curve in curves if curve.stage in stages)
+
+
+def _time_unit(seconds: float) -> tuple[str, float]:
+    if seconds < 600:
+        return "s", 1.0
+    return ("min", 60.0) if seconds < 4 * 3600 else ("h", 3600.0)
+
+
+def _validation(axes: "Axes", curves: list[Curve], per_unit: float) -> None:
+    axes.set_title("Validation, mean over structures")
+    axes.set_ylabel(style.DELTA_Q)
+    axes.grid(axis="y")
+    ends = []
+    for order, stage in enumerate(dict.fromkeys(curve.stage for curve in curves)):
+        group = [curve for curve in curves if curve.stage == stage and curve.epochs]
+        if not group:
+            continue
+        tint, dashes = style.color(stage, order), "--" if stage == "control" else "-"
+        for curve in group:
+            x, y = _line(curve, per_unit)
+            alone = len(group) == 1
+            axes.plot(x, y, dashes, color=tint, lw=1.8 if alone else 0.8, alpha=1.0 if alone else 0.35)
+            _mark_best(axes, curve, per_unit, tint, write=alone)
+        x, y = _mean_line(group, per_unit)
+        if len(group) > 1:
+            axes.plot(x, y, dashes, color=tint, lw=2.4)
+        ends.append((x[-1], y[-1], SHORT.get(stage, stage_label(stage)), tint))
+    starts = [curve.epochs[0][2] for curve in curves if curve.epochs and curve.epochs[0][0] == 0 and not curve.offset]
+    if starts:
+        axes.axhline(starts[0], color=style.COLORS["pretrained"], lw=1.0, ls=":", zorder=1)
+        axes.annotate(
+            "pretrained",
+            (0.0, starts[0]),
+            xytext=(3, 3),
+            textcoords="offset points",
+            color=style.COLORS["pretrained"],
+        )
+    axes.set_ylim(bottom=0.0, top=1.08 * axes.get_ylim()[1])
+    axes.set_xlim(left=0.0)
+    style.label_ends(axes, ends)
+
+
+def _line(curve: Curve, per_unit: float) -> tuple[np.ndarray, np.ndarray]:
+    seconds = np.array([seconds for _, seconds, _ in curve.epochs])
+    return (curve.offset + seconds) / per_unit, np.array([value for *_, value in curve.epochs])
+
+
+def _mean_line(group: list[Curve], per_unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over seeds, as far as all of them went."""
+    lines = [_line(curve, per_unit) for curve in group]
+    length = min(len(x) for x, _ in lines)
+    return np.mean([x[:length] for x, _ in lines], axis=0), np.mean([y[:length] for _, y in lines], axis=0)
+
+
+def _mark_best(axes: "Axes", curve: Curve, per_unit: float, tint: str, *, write: bool) -> None:
+    if curve.best is None or curve.best[0] == 0:
+        return
+    epoch, seconds, value = curve.best
+    x = (curve.offset + seconds) / per_unit
+    axes.plot(x, value, "o", ms=7.0 if write else 4.0, mfc="white", mec=tint, mew=1.4 if write else 0.9, zorder=5)
+    if write:
+        axes.annotate(
+            f"best, epoch {epoch}",
+            (x, value),
+            xytext=(0, -9),
+            textcoords="offset points",
+            color=tint,
+            fontsize=8.0,
+            ha="center",
+            va="top",
+        )
+
+
+def _loss(axes: "Axes", curves: list[Curve], per_unit: float) -> None:
+    axes.grid(axis="y")
+    positive = True
+    for order, curve in enumerate(curves):
+        if not curve.steps:
+            continue
+        x = (curve.offset + np.array([seconds for seconds, _ in curve.steps])) / per_unit
+        y = [loss for _, loss in curve.steps]
+        positive &= min(y) > 0
+        tint, dashes = style.color(curve.stage, order), "--" if curve.stage == "control" else "-"
+        window = min(51, max(5, len(y) // 12))
+        axes.plot(x, y, ".", color=tint, ms=2.0, mew=0, alpha=0.3, zorder=1)
+        axes.plot(x, moving_average(y, window), dashes, color=tint, lw=1.4 if len(curves) <= 2 else 0.9, zorder=2)
+    if positive:
+        axes.set_yscale("log")
+        style.plain_log_ticks(axes.yaxis)
