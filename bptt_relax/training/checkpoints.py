@@ -21,7 +21,9 @@ class Checkpoints:
     def __init__(self, folder: Path):
         self.folder = Path(folder).absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        # Named up front: a manager that has not written yet cannot describe what it finds otherwise.
+        handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def save(self, number: int, tree: PyTree, meta: dict[str, Any]) -> None:
         """Write checkpoint ``number``; a process killed meanwhile leaves the previous ones good."""

@@ -1,0 +1,51 @@
+import jax.numpy as jnp
+import pytest
+
+from bptt_relax.outcomes import InputError
+from bptt_relax.relax import Theta
+from bptt_relax.training import Checkpoints
+
+TREE = Theta({"w": jnp.arange(3.0), "n": jnp.asarray(2)}, (jnp.asarray(0.5), ()))
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    opened = Checkpoints(tmp_path / "checkpoints")
+    yield opened
+    opened.close()
+
+
+def test_round_trip_keeps_values_types_and_notes(checkpoints):
+    for number in range(4):
+        checkpoints.save(number, TREE._replace(rule=(jnp.asarray(float(number)), ())), {"epoch": number})
+    restored, meta = checkpoints.restore(TREE)
+    assert isinstance(restored, Theta)
+    assert float(restored.rule[0]) == 3.0
+    assert restored.potential["n"].dtype == TREE.potential["n"].dtype
+    assert meta == {"epoch": 3}
+    assert float(checkpoints.restore(TREE, 2)[0].rule[0]) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        (
+            TREE._replace(potential={"w": jnp.arange(3, dtype=jnp.float32), "n": jnp.asarray(2)}),
+            "float64.*expected float32",
+        ),
+        (TREE._replace(potential={"w": jnp.arange(4.0), "n": jnp.asarray(2)}), r"\[3\], expected .*\[4\]"),
+        (
+            TREE._replace(potential={"w": jnp.arange(3.0), "m": jnp.asarray(2)}),
+            "potential/m is missing; potential/n is unexpected",
+        ),
+    ],
+)
+def test_another_dtype_shape_or_structure_is_refused(checkpoints, expected, message):
+    checkpoints.save(0, TREE, {})
+    with pytest.raises(InputError, match=message):
+        checkpoints.restore(expected)
+
+
+def test_nothing_to_resume(checkpoints):
+    with pytest.raises(InputError, match="nothing to resume"):
+        checkpoints.restore(TREE)

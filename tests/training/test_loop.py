@@ -1,0 +1,128 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_relax.outcomes import Outcome
+from bptt_relax.training import Example, Interrupted, Objective, Stage, fine_tuning, fit, make_relaxer
+
+
+@pytest.fixture
+def stage(problem) -> Stage:
+    optimizer = fine_tuning(
+        0.02,
+        trainable=jax.tree.map(lambda _: True, problem.start)._replace(
+            rule=jax.tree.map(lambda _: False, problem.start.rule)
+        ),
+        num_updates=30,
+    )
+
+    def examples(epoch):
+        order = np.random.default_rng(epoch).permutation(len(problem.pairs))
+        names = list(problem.pairs)
+        return [Example(names[k], problem.pairs[names[k]]) for k in order]
+
+    return Stage("bptt", problem.objective, optimizer, examples, epochs=4)
+
+
+@pytest.fixture
+def validate(problem):
+    relax = make_relaxer(problem.relaxation, 60)
+    return lambda theta: float(np.mean([relax(theta, pair).delta_q for pair in problem.pairs.values()]))
+
+
+def leaves_equal(a, b) -> bool:
+    return all(jnp.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_bptt_recovers_where_relaxations_end(problem, stage, validate, tmp_path):
+    before = validate(problem.start)
+    result = fit(stage, problem.start, validate, tmp_path)
+    assert validate(result.theta) == pytest.approx(result.progress.score)
+    assert result.progress.score < 0.5 * before
+
+
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(problem, stage, validate, tmp_path):
+    events = []
+    whole = fit(stage, problem.start, validate, tmp_path / "whole", on_event=events.append)
+    steps = iter(range(100))
+    with pytest.raises(Interrupted):
+        fit(stage, problem.start, validate, tmp_path / "cut", should_stop=lambda: next(steps) == 4)
+    resumed_events = []
+    resumed = fit(stage, problem.start, validate, tmp_path / "cut", on_event=resumed_events.append)
+    assert leaves_equal(whole.theta, resumed.theta)
+    steps_made = [e["step"] for e in resumed_events if e["event"] == "step"]
+    assert steps_made == list(range(6, 13))
+    # A finished stage is returned without another step.
+    again = fit(stage, problem.start, validate, tmp_path / "cut", on_event=pytest.fail)
+    assert leaves_equal(again.theta, resumed.theta)
+
+
+def test_a_structure_with_nan_is_skipped_by_name_and_never_saved(problem, stage, validate, tmp_path):
+    def value_and_grad(theta, example):
+        pair, poison = example
+        (value, outcome), gradient = problem.objective.value_and_grad(theta, pair)
+        return (value + poison, outcome), jax.tree.map(lambda g: g + poison, gradient)
+
+    names = list(problem.pairs)
+
+    def examples(epoch):
+        return [
+            Example(name, (problem.pairs[name], jnp.asarray(np.nan if name == names[1] else 0.0)))
+            for name in names
+        ]
+
+    events = []
+    poisoned = Stage("bptt", Objective(value_and_grad), stage.optimizer, examples, epochs=4)
+    result = fit(poisoned, problem.start, validate, tmp_path, on_event=events.append)
+    assert result.progress.skipped == {names[1]: 4}
+    assert {e["structure"] for e in events if e["event"] == "skip"} == {names[1]}
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(result.theta))
+    assert result.progress.score < validate(problem.start)
+
+
+def test_nothing_better_than_the_start_gives_the_start_back(problem, stage, validate, tmp_path):
+    result = fit(
+        stage, problem.truth, lambda theta: -1.0 if leaves_equal(theta, problem.truth) else 1.0, tmp_path
+    )
+    assert result.progress.best_epoch == 0
+    assert leaves_equal(result.theta, problem.truth)
+
+
+def test_hopeless_training_stops_and_keeps_the_best(problem, stage, tmp_path):
+    def value_and_grad(theta, example):
+        del example
+        return (jnp.asarray(jnp.nan), jnp.asarray(int(Outcome.CONVERGED))), jax.tree.map(
+            jnp.zeros_like, theta
+        )
+
+    events = []
+    hopeless = Stage("bptt", Objective(value_and_grad), stage.optimizer, stage.examples, epochs=50)
+    result = fit(hopeless, problem.start, lambda theta: 1.0, tmp_path, on_event=events.append)
+    assert [e["event"] for e in events].count("stopped") == 1
+    assert result.progress.finished
+    assert result.progress.epoch == 3
+    assert leaves_equal(result.theta, problem.start)
+
+
+def test_stale_neighbors_are_trained_through(problem, stage, make_silicon, make_structure, tmp_path):
+    """A skin too small for the way: the same update as with an ample one."""
+    from bptt_relax import systems
+    from bptt_relax.training.loop import _one_update
+    from bptt_relax.training.train_step import init_state
+
+    name, pair = next(iter(problem.pairs.items()))
+    tight = pair._replace(
+        system=systems.with_neighbors(pair.initial, pair.system, problem.potential.graph, skin=0.05)
+    )
+    state = init_state(problem.start, stage.optimizer)
+    stale = jax.jit(problem.objective.value_and_grad)(problem.start, tight)[0][1]
+    assert int(stale) == Outcome.STALE_NEIGHBORS
+    ample_state, ample = _one_update(stage, state, Example(name, pair))
+    tight_state, report = _one_update(stage, state, Example(name, tight))
+    assert bool(report.applied)
+    assert float(report.loss) == pytest.approx(float(ample.loss), rel=1e-10)
+    assert float(report.grad_norm) == pytest.approx(float(ample.grad_norm), rel=1e-8)
+    assert jnp.allclose(
+        tight_state.theta.potential["sigma"], ample_state.theta.potential["sigma"], rtol=1e-10, atol=0
+    )
