@@ -5,7 +5,12 @@ import re
 STAGES = ("pretrained", "force_matching", "bptt")
 """The stages of a result, in the order they are told."""
 
-_STAGE_LABELS = {"pretrained": "pretrained", "force_matching": "force matching", "bptt": "BPTT", "control": "force matching, as long again"}
+_STAGE_LABELS = {
+    "pretrained": "pretrained",
+    "force_matching": "force matching",
+    "bptt": "BPTT",
+    "control": "force matching, as long again",
+}
 
 _LEVELS = {"p32": "", "d32": ", dense k"}
 

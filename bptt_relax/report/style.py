@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which people with any of the common colour deficiencies can tell apart.
-COLORS = {"pretrained": "#7A7A7A", "force_matching": "#D98200", "control": "#D98200", "bptt": "#0072B2", "reference": "#222222"}
+COLORS = {
+    "pretrained": "#7A7A7A",
+    "force_matching": "#D98200",
+    "control": "#D98200",
+    "bptt": "#0072B2",
+    "reference": "#222222",
+}
 MARKERS = {"pretrained": "o", "force_matching": "D", "bptt": "o", "reference": "s"}
 OTHER_COLORS = ("#009E73", "#CC79A7", "#56B4E9", "#B8A800")
 
@@ -23,7 +29,7 @@ MUTED = "#666666"
 
 DELTA_Q = "ΔQ to the DFT structure (√u·Å)"
 
-_RC = {
+_RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "axes.titlesize": 10.0,
@@ -131,28 +137,25 @@ def plain_log_ticks(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]], *, gap: float = 0.06) -> None:
-    """Write each line's name beside its end, moved apart where they would overlap.
+def label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]], *, gap: float = 0.065) -> None:
+    """Write each line's name to the right of the axes at the height of its end, moved apart where they overlap.
 
     Args:
         axes: with its limits and scales already set.
         ends: x, y, text and colour of each line's end.
-        gap: least distance between two labels, as a fraction of the axes' height.
+        gap: least distance between two labels of one line, as a fraction of the axes' height.
     """
     to_fraction = axes.transData + axes.transAxes.inverted()
-    placed = sorted(((*to_fraction.transform((x, y)), text, tint) for x, y, text, tint in ends), key=lambda e: e[1])
-    heights: list[float] = []
-    for _, height, _, _ in placed:
-        heights.append(max(height, heights[-1] + gap) if heights else max(height, 0.02))
-    overshoot = (heights[-1] - 0.98) if heights else 0.0
-    if overshoot > 0:
-        # Pushed down from the top, keeping the gaps.
-        ceiling = 0.98
-        for i in reversed(range(len(heights))):
-            heights[i] = min(heights[i], ceiling)
-            ceiling = heights[i] - gap
-    right = max((x for x, *_ in placed), default=1.0)
-    for (_, _, text, tint), height in zip(placed, heights, strict=True):
-        axes.text(
-            right + 0.015, height, text, color=tint, transform=axes.transAxes, va="center", ha="left", clip_on=False
-        )
+    placed = sorted(
+        ((to_fraction.transform((x, y))[1], text, tint) for x, y, text, tint in ends), key=lambda e: e[0]
+    )
+    # Half of each label and half of its neighbor must fit between them.
+    halves = [gap * (1 + text.count("\n")) / 2 for _, text, _ in placed]
+    heights = [height for height, _, _ in placed]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + halves[i - 1] + halves[i])
+    for i in reversed(range(len(heights))):
+        ceiling = heights[i + 1] - halves[i + 1] if i + 1 < len(heights) else 1.0 + gap / 2
+        heights[i] = min(heights[i], ceiling - halves[i])
+    for (_, text, tint), height in zip(placed, heights, strict=True):
+        axes.text(1.025, height, text, color=tint, transform=axes.transAxes, va="center", linespacing=1.15)

@@ -26,12 +26,12 @@ class Column:
 
 
 COLUMNS = (
-    Column("mean ΔQ", lambda b: _dig(b, "delta_q", "mean"), lambda x: f"{x:.3f}"),
-    Column("geometric mean", lambda b: _dig(b, "delta_q", "geometric_mean"), lambda x: f"{x:.3f}"),
-    Column("same basin", lambda b: _dig(b, "basin_fraction"), lambda x: f"{x:.0%}", lower_is_better=False),
+    Column("mean\nΔQ", lambda b: _dig(b, "delta_q", "mean"), lambda x: f"{x:.3f}"),
+    Column("geometric\nmean", lambda b: _dig(b, "delta_q", "geometric_mean"), lambda x: f"{x:.3f}"),
+    Column("same\nbasin", lambda b: _dig(b, "basin_fraction"), lambda x: f"{x:.0%}", lower_is_better=False),
     Column("converged", lambda b: _dig(b, "converged_fraction"), lambda x: f"{x:.0%}", lower_is_better=False),
-    Column("force MAE", lambda b: _dig(b, "force_mae"), lambda x: f"{1000 * x:.0f}"),
-    Column("max force at DFT", lambda b: _dig(b, "fmax_at_dft"), lambda x: f"{1000 * x:.0f}"),
+    Column("force\nMAE", lambda b: _dig(b, "force_mae"), lambda x: f"{1000 * x:.0f}"),
+    Column("max force\nat DFT", lambda b: _dig(b, "fmax_at_dft"), lambda x: f"{1000 * x:.0f}"),
 )
 
 CAPTION = (
@@ -79,38 +79,41 @@ def results_markdown(results: dict[str, Any]) -> str:
 
 
 def summary(block: Block) -> str | None:
-    """The reduction in one sentence, or None where it was not computed.
+    """The change in words, or None where it was not computed.
 
     Args:
         block: a model's entry, or its ``unseen`` part.
     """
-    reduction = _dig(block, "reduction", "bptt_vs_pretrained")
+    against = [_against(block, "bptt_vs_pretrained", "ci95", "pretrained")]
+    against += [_against(block, "bptt_vs_force_matching", "bptt_vs_force_matching_ci95", "force matching")]
+    if against[0] is None:
+        return None
+    text = f"Change of the mean ΔQ by BPTT: {', '.join(part for part in against if part)}."
+    geometric = _dig(block, "reduction", "geometric_mean")
+    return text if geometric is None else f"{text} Geometric mean: {_percent(-geometric)}."
+
+
+def _against(block: Block, key: str, interval_key: str, label: str) -> str | None:
+    reduction, interval = _dig(block, "reduction", key), _dig_any(block, "reduction", interval_key)
     if reduction is None:
         return None
-    text = f"BPTT {_change(reduction)} the mean ΔQ by {abs(reduction):.0%}"
-    interval = block["reduction"].get("ci95")
-    if interval and all(_number(x) is not None for x in interval):
-        text += f" (95% interval of the reduction {interval[0]:.0%} to {interval[1]:.0%})"
-    text += " against pretrained"
-    control = _dig(block, "reduction", "bptt_vs_force_matching")
-    if control is not None:
-        text += f", {_change(control)} it by {abs(control):.0%} against force matching"
-    geometric = _dig(block, "reduction", "geometric_mean")
-    if geometric is not None:
-        text += f"; geometric mean {_change(geometric)} by {abs(geometric):.0%}"
-    return text + "."
+    text = f"{_percent(-reduction)} against {label}"
+    if isinstance(interval, list | tuple) and len(interval) == 2 and None not in map(_number, interval):
+        low, high = sorted(-x for x in interval)
+        text += f" (95% interval {_percent(low)} to {_percent(high)})"
+    return text
 
 
-def _change(reduction: float) -> str:
-    return "lowers" if reduction >= 0 else "raises"
+def _percent(fraction: float) -> str:
+    return f"{fraction:+.0%}".replace("-", "−")
 
 
 def _grids(results: dict[str, Any]) -> Iterator[Grid]:
     for model, entry in results.get("models", {}).items():
         unseen = entry.get("unseen") or {}
-        yield _stage_grid(f"{model}: {_counted(entry)}", entry, CAPTION)
+        yield _stage_grid(f"{model}: {_counted(entry, 'test structure')}", entry, CAPTION)
         if any(stage in unseen for stage in STAGES):
-            yield _stage_grid(f"{model}: {_counted(unseen)} of kinds never trained on", unseen)
+            yield _stage_grid(f"{model}: {_counted(unseen, 'structure')} of kinds never trained on", unseen)
         yield _structure_grid(f"{model}: ΔQ of every structure", entry, unseen)
 
 
@@ -146,9 +149,9 @@ def _structure_grid(title: str, test: Block, unseen: Block) -> Grid:
     return Grid(title, ("structure", "part", *(stage_label(stage) for stage in stages)), tuple(rows))
 
 
-def _counted(block: Block) -> str:
+def _counted(block: Block, what: str) -> str:
     names = _dig_any(block, "pretrained", "delta_q", "per_structure") or {}
-    return f"{len(names)} test structure{'' if len(names) == 1 else 's'}"
+    return f"{len(names)} {what}{'' if len(names) == 1 else 's'}"
 
 
 def _best(values: Iterable[float | None], lower_is_better: bool) -> float | None:
@@ -196,10 +199,11 @@ class _Tables:
             )
             for i, heading in enumerate(grid.headings):
                 words = i > 0 and heading != "part"
-                table.add_column(Text(write(heading)), justify="right" if words else "left")
+                table.add_column(Text(write(heading)), justify="right" if words else "left", no_wrap=i == 0)
             for row in grid.rows:
                 table.add_row(*(Text(write(text), "bold green" if best else "") for text, best in row))
             yield table
+            yield Text()
 
 
 def _markdown(grid: Grid) -> str:
@@ -207,7 +211,7 @@ def _markdown(grid: Grid) -> str:
     lines = [
         f"**{_escape(grid.title)}**",
         "",
-        "| " + " | ".join(grid.headings) + " |",
+        "| " + " | ".join(heading.replace("\n", " ") for heading in grid.headings) + " |",
         "|" + "|".join("---:" if right else "---" for right in numeric) + "|",
     ]
     for row in grid.rows:

@@ -38,7 +38,10 @@ def before_after(results: dict[str, Any], model: str) -> "Figure":
         for axes, (part, rows) in zip(panels, parts.items(), strict=True):
             _panel(axes, PARTS[part], rows)
         panels[-1].set_xlabel(style.DELTA_Q)
-        _key(figure, [stage for stage in STAGES if any(stage in row for rows in parts.values() for _, row in rows)])
+        _key(
+            figure,
+            [stage for stage in STAGES if any(stage in row for rows in parts.values() for _, row in rows)],
+        )
     return figure
 
 
@@ -65,14 +68,26 @@ def _scale(axes: "Axes", values: list[float]) -> None:
 
 
 def _panel(axes: "Axes", title: str, rows: Rows) -> None:
-    axes.set_title(title)
+    axes.set_title(f"{title} ({len(rows)})")
     axes.grid(axis="x")
+    axes.text(
+        1.015,
+        0.75,
+        "BPTT vs\npretrained",
+        transform=axes.get_yaxis_transform(),
+        fontsize=7.5,
+        color=style.MUTED,
+        va="bottom",
+        linespacing=1.1,
+    )
     heights = [float(-i) for i in range(len(rows))]
     for height, (_, row) in zip(heights, rows, strict=True):
         _dumbbell(axes, height, row)
     mean_height = -len(rows) - 0.4
     complete = [row for _, row in rows if len(row) == max(len(r) for _, r in rows)]
-    means = {stage: float(np.mean([row[stage] for row in complete])) for stage in (complete[0] if complete else ())}
+    means = {
+        stage: float(np.mean([row[stage] for row in complete])) for stage in (complete[0] if complete else ())
+    }
     if means:
         axes.axhspan(mean_height - 0.55, mean_height + 0.55, color="#F4F4F4", lw=0, zorder=0)
         _dumbbell(axes, mean_height, means, weight="bold")
@@ -87,9 +102,12 @@ def _panel(axes: "Axes", title: str, rows: Rows) -> None:
 
 def _dumbbell(axes: "Axes", height: float, row: dict[str, float], weight: str = "normal") -> None:
     before, after = row.get("pretrained"), row.get("bptt")
+    if row:
+        # Ties a control that fell outside the range of the other two to its row.
+        axes.hlines(height, min(row.values()), max(row.values()), color=style.FAINT, lw=1.0, zorder=1)
     if before is not None and after is not None:
         tint = style.BETTER if after <= before else style.WORSE
-        axes.plot([before, after], [height, height], color=tint, alpha=0.35, lw=2.4, zorder=1)
+        axes.plot([before, after], [height, height], color=tint, alpha=0.35, lw=2.6, zorder=2)
         change = (after - before) / before if before > 0 else 0.0
         axes.text(
             1.015,
@@ -99,7 +117,7 @@ def _dumbbell(axes: "Axes", height: float, row: dict[str, float], weight: str = 
             color=tint,
             fontsize=8.5,
             fontweight=weight,
-            va="center",
+            va="center_baseline",
         )
     for order, stage in enumerate(stage for stage in STAGES if stage in row):
         axes.plot(row[stage], height, ls="none", zorder=3 + order, clip_on=False, **style.marker(stage))

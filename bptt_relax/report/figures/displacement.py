@@ -1,6 +1,7 @@
 """Where in the cell the error sits: each atom's deviation against its distance from the defect."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,9 @@ def displacement_by_distance(entries: Sequence[Mapping[str, Any]]) -> "Figure":
     """
     lines = [key for key in ("reference", *STAGES) if any(key in entry for entry in entries)]
     data = {key: _gather(entries, key) for key in lines}
-    edges = _edges(np.concatenate([np.asarray(entry["distance"], float) for entry in entries] or [np.zeros(1)]))
+    edges = _edges(
+        np.concatenate([np.asarray(entry["distance"], float) for entry in entries] or [np.zeros(1)])
+    )
     with style.drawing():
         figure = style.new_figure(6.4, 3.9)
         axes = figure.subplots()
@@ -39,7 +42,7 @@ def displacement_by_distance(entries: Sequence[Mapping[str, Any]]) -> "Figure":
             tint = style.color(key)
             axes.vlines(x + shift, low, high, color=tint, lw=2.2, alpha=0.35)
             axes.plot(x + shift, middle, "-" if key != "reference" else ":", color=tint, lw=1.4)
-            axes.plot(x + shift, middle, ls="none", **style.marker(key))
+            axes.plot(x + shift, middle, ls="none", zorder=3, **style.marker(key))
             label = "before relaxation" if key == "reference" else stage_label(key)
             ends.append((float(x[-1]), float(middle[-1]), label, tint))
         axes.set_xlabel("distance from the defect (Å)")
@@ -75,11 +78,11 @@ def _edges(distance: np.ndarray) -> np.ndarray:
 
 
 def _quartiles(distance: np.ndarray, value: np.ndarray, edges: np.ndarray):
-    """Center, median and quartiles of each bin that holds something, (bins,) angstrom each."""
+    """Median distance, median and quartiles of each bin that holds something, (bins,) angstrom each."""
     rows = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         last = high == edges[-1]
         inside = (distance >= low) & ((distance <= high) if last else (distance < high))
         if np.any(inside):
-            rows.append(((low + high) / 2, *np.quantile(value[inside], (0.5, 0.25, 0.75))))
+            rows.append((np.median(distance[inside]), *np.quantile(value[inside], (0.5, 0.25, 0.75))))
     return np.asarray(rows).reshape(-1, 4).T

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SHORT = {"control": "as long again", "force_matching": "force matching", "bptt": "BPTT"}
+
+LOSS_UNITS = {"force_matching": "(eV/Å)²", "bptt": "√u·Å"}
 
 
 def learning_curves(events: list[dict[str, Any]]) -> "Figure":
@@ -28,7 +29,9 @@ def learning_curves(events: list[dict[str, Any]]) -> "Figure":
     losses = [group for group in (("force_matching", "control"), ("bptt",)) if _steps(curves, group)]
     with style.drawing():
         figure = style.new_figure(9.2 if losses else 6.0, 4.0)
-        grid = figure.add_gridspec(max(len(losses), 1), 2 if losses else 1, width_ratios=(1.5, 1) if losses else None)
+        grid = figure.add_gridspec(
+            max(len(losses), 1), 2 if losses else 1, width_ratios=(1.5, 1) if losses else None
+        )
         axes = figure.add_subplot(grid[:, 0])
         _validation(axes, curves, per_unit)
         axes.set_xlabel(f"training time ({unit})")
@@ -36,6 +39,7 @@ def learning_curves(events: list[dict[str, Any]]) -> "Figure":
             panel = figure.add_subplot(grid[i, 1], sharex=axes)
             _loss(panel, [curve for curve in curves if curve.stage in stages], per_unit)
             panel.set_title(f"Training loss: {stage_label(stages[0])}")
+            panel.set_ylabel(f"loss ({LOSS_UNITS[stages[0]]})")
             if i == len(losses) - 1:
                 panel.set_xlabel(f"training time ({unit})")
             else:
@@ -71,8 +75,12 @@ def _validation(axes: "Axes", curves: list[Curve], per_unit: float) -> None:
         x, y = _mean_line(group, per_unit)
         if len(group) > 1:
             axes.plot(x, y, dashes, color=tint, lw=2.4)
-        ends.append((x[-1], y[-1], SHORT.get(stage, stage_label(stage)), tint))
-    starts = [curve.epochs[0][2] for curve in curves if curve.epochs and curve.epochs[0][0] == 0 and not curve.offset]
+        ends.append((stage, (float(x[-1]), float(y[-1]), stage_label(stage).replace(", ", ",\n"), tint)))
+    starts = [
+        curve.epochs[0][2]
+        for curve in curves
+        if curve.epochs and curve.epochs[0][0] == 0 and not curve.offset
+    ]
     if starts:
         axes.axhline(starts[0], color=style.COLORS["pretrained"], lw=1.0, ls=":", zorder=1)
         axes.annotate(
@@ -83,8 +91,12 @@ def _validation(axes: "Axes", curves: list[Curve], per_unit: float) -> None:
             color=style.COLORS["pretrained"],
         )
     axes.set_ylim(bottom=0.0, top=1.08 * axes.get_ylim()[1])
-    axes.set_xlim(left=0.0)
-    style.label_ends(axes, ends)
+    axes.set_xlim(0.0, max((curve.end for curve in curves), default=1.0) / per_unit)
+    stages = [stage for stage, _ in ends]
+    # Where the control goes on from force matching, one label at its end names both.
+    style.label_ends(
+        axes, [end for stage, end in ends if stage != "force_matching" or "control" not in stages]
+    )
 
 
 def _line(curve: Curve, per_unit: float) -> tuple[np.ndarray, np.ndarray]:
@@ -100,20 +112,22 @@ def _mean_line(group: list[Curve], per_unit: float) -> tuple[np.ndarray, np.ndar
 
 
 def _mark_best(axes: "Axes", curve: Curve, per_unit: float, tint: str, *, write: bool) -> None:
+    """A ring where the model that was kept comes from; none where that is the one the stage started from."""
     if curve.best is None or curve.best[0] == 0:
         return
     epoch, seconds, value = curve.best
     x = (curve.offset + seconds) / per_unit
-    axes.plot(x, value, "o", ms=7.0 if write else 4.0, mfc="white", mec=tint, mew=1.4 if write else 0.9, zorder=5)
+    size, edge = (7.0, 1.4) if write else (4.0, 0.9)
+    axes.plot(x, value, "o", ms=size, mfc="white", mec=tint, mew=edge, zorder=5, clip_on=False)
     if write:
         axes.annotate(
             f"best, epoch {epoch}",
             (x, value),
-            xytext=(0, -9),
+            xytext=(-4, -7),
             textcoords="offset points",
             color=tint,
             fontsize=8.0,
-            ha="center",
+            ha="right",
             va="top",
         )
 
@@ -127,10 +141,10 @@ def _loss(axes: "Axes", curves: list[Curve], per_unit: float) -> None:
         x = (curve.offset + np.array([seconds for seconds, _ in curve.steps])) / per_unit
         y = [loss for _, loss in curve.steps]
         positive &= min(y) > 0
-        tint, dashes = style.color(curve.stage, order), "--" if curve.stage == "control" else "-"
-        window = min(51, max(5, len(y) // 12))
-        axes.plot(x, y, ".", color=tint, ms=2.0, mew=0, alpha=0.3, zorder=1)
-        axes.plot(x, moving_average(y, window), dashes, color=tint, lw=1.4 if len(curves) <= 2 else 0.9, zorder=2)
+        tint = style.color(curve.stage, order)
+        window = min(101, max(5, len(y) // 8))
+        axes.plot(x, y, ".", color=tint, ms=3.0, mew=0, alpha=0.3, zorder=1)
+        axes.plot(x, moving_average(y, window), color=tint, lw=1.5 if len(curves) <= 2 else 0.9, zorder=2)
     if positive:
         axes.set_yscale("log")
         style.plain_log_ticks(axes.yaxis)
