@@ -370,6 +370,52 @@ def test_a_skin_of_zero_serves_the_positions_it_was_built_for(moving):
     assert refresh(candidates, jnp.asarray(positions + 0.01), jnp.asarray(cell)).overflow
 
 
+def test_what_rounding_moves_inside_is_among_the_candidates():
+    # Closer than rounding may bring them, without setting the bit: the host's list must reach a little further.
+    cutoff, cell = SPEC.cutoff, 20.0 * np.eye(3)
+    start = np.array([[0.0, 0.0, 0.0], [cutoff + 1e-4, 0.0, 0.0]])
+    moved = start - np.array([[0.0, 0.0, 0.0], [2e-4, 0.0, 0.0]])
+    candidates = neighbors.build_candidates(start, cell, np.ones(3, bool), SPEC, skin=0.0)
+    graph = refresh(candidates, jnp.asarray(moved), jnp.asarray(cell))
+    assert not graph.overflow
+    check_graph(graph, moved, cell, np.ones(3, bool))
+
+
+def test_rounding_keeps_both_directions_of_a_pair_or_none():
+    # Seen from its two atoms the same pair has lengths that differ in the last digit. Cutoffs in between would
+    # keep one direction, and the forces of a conservative potential would not add up to zero.
+    generator = np.random.default_rng(3)
+    positions = generator.uniform(0, 30, (6, 3))
+    cell = np.diag([4.1, 3.7, 5.3]) + 0.3 * generator.normal(size=(3, 3))
+    candidates = neighbors.build_candidates(positions, cell, np.ones(3, bool), SPEC, skin=SKIN)
+    i, j, S = (np.asarray(x)[np.asarray(candidates.mask)] for x in candidates[:3])
+    squared = np.sum((positions[j] + S @ cell - positions[i]) ** 2, axis=1)
+    near = np.sqrt(squared[np.sqrt(squared) < SPEC.cutoff])
+    cutoffs = np.unique([np.nextafter(near, 0), near, np.nextafter(near, 9)])
+
+    @jax.jit
+    @jax.vmap
+    def symmetric(cutoff):
+        graph = neighbors.refresh(
+            candidates._replace(cutoff=cutoff), jnp.asarray(positions), jnp.asarray(cell)
+        )
+        return jnp.all(graph.reverse[graph.reverse] == jnp.arange(len(graph.reverse)))
+
+    assert np.all(symmetric(jnp.asarray(cutoffs)))
+
+
+def test_small_strain_of_a_large_cell_is_not_motion(make_silicon):
+    # Its far corner moves by more than skin/2, together with everything around it.
+    positions, cell, pbc = geometry(make_silicon(3, rattle=0.0))
+    deformation = np.eye(3) + 0.02 * np.array([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    candidates = neighbors.build_candidates(positions, cell, pbc, GraphSpec(SPEC.cutoff), skin=SKIN)
+    moved = positions @ deformation
+    assert np.linalg.norm(moved - positions, axis=1).max() > 0.5 * SKIN
+    graph = refresh(candidates, jnp.asarray(moved), jnp.asarray(cell @ deformation))
+    assert not graph.overflow
+    check_graph(graph, moved, cell @ deformation, pbc, GraphSpec(SPEC.cutoff))
+
+
 def test_without_bonds_there_are_no_angles(moving):
     positions, cell, pbc, _ = moving
     spec = GraphSpec(SPEC.cutoff)
