@@ -29,29 +29,26 @@ def parse(
         description: for ``--help``.
 
     Raises:
-        InputError: unknown preset, unreadable file, a setting that does not exist or has an impossible value.
+        InputError: unknown preset, unreadable file, a setting in it that does not exist or has an impossible value.
+        SystemExit: the same on the command line (code 2, with tyro's own message), and after ``--help``.
     """
     arguments, preset, file = _take(sys.argv[1:])
     if preset is not None and preset not in presets:
         raise InputError(f"no preset {preset!r}; there are {', '.join(presets)}")
     start = presets[preset or default]
-    try:
-        if file is not None:
+    if file is not None:
+        try:
             start = config_type.model_validate(_merge(start.model_dump(), _read_toml(file)))
-        parsed = tyro.cli(
-            config_type,
-            default=start,
-            args=arguments,
-            prog=program,
-            description=_describe(description, presets, default),
-        )
-        # tyro fills the model without validating combinations: do it once, on everything.
-        return config_type.model_validate(parsed.model_dump())
-    except pydantic.ValidationError as error:
-        listed = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()
-        )
-        raise InputError(f"impossible settings: {listed}") from error
+        except pydantic.ValidationError as error:
+            listed = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise InputError(f"--config {file}: {listed}") from error
+    return tyro.cli(
+        config_type,
+        default=start,
+        args=arguments,
+        prog=program,
+        description=_describe(description, presets, default),
+    )
 
 
 def run(main: Callable[[], int]) -> None:
@@ -111,4 +108,5 @@ def _merge(base: dict, override: dict) -> dict:
 
 def _describe(description: str, presets: Mapping[str, pydantic.BaseModel], default: str) -> str:
     names = ", ".join(f"{name} (default)" if name == default else name for name in presets)
-    return f"{description}\n\nStart from --preset NAME ({names}) or --config FILE.toml; every setting below overrides it."
+    choose = f"Start from --preset NAME ({names}) or --config FILE.toml; every setting below overrides it."
+    return f"{description}\n\n{choose}"
