@@ -8,7 +8,7 @@ class Estimate:
 
     The first step of a phase compiles and may take as long as all others together, so the clock of the
     extrapolation starts when it is done. Everything after it counts, validation between epochs included.
-    A phase that also ends after so much training time is as far along as the larger of the two shares.
+    A phase that also ends after so much training time ends at whichever comes first.
 
     Args:
         total: steps of the phase, or None where unknown.
@@ -22,8 +22,8 @@ class Estimate:
         self._budget = seconds
         self._trained = 0.0
         self._begun = now
-        self._reference: tuple[float, float] | None = None
-        self._latest = (0.0, now)
+        self._reference: tuple[float, tuple[float, float]] | None = None
+        self._latest = (now, (0.0, 0.0))
 
     def advance(self, n: int, *, now: float, trained: float | None = None) -> None:
         """Note ``n`` more steps.
@@ -36,16 +36,14 @@ class Estimate:
         self.done += n
         if trained is not None:
             self._trained = trained
-        self._latest = (self.share, now)
+        self._latest = (now, self._shares())
         if self._reference is None:
             self._reference = self._latest
 
     @property
     def share(self) -> float:
         """Part of the phase that is done, 0 to 1."""
-        steps = self.done / self.total if self.total else 0.0
-        time = self._trained / self._budget if self._budget > 0 else 1.0
-        return min(1.0, max(steps, time))
+        return min(1.0, max(self._shares()))
 
     def elapsed(self, now: float) -> float:
         """Time since the phase began, s."""
@@ -55,11 +53,18 @@ class Estimate:
         """Time left, s; None until it can be told."""
         if self._reference is None:
             return None
-        (share0, time0), (share1, time1) = self._reference, self._latest
-        if share1 >= 1.0:
+        (time0, before), (time1, after) = self._reference, self._latest
+        if max(after) >= 1.0:
             return 0.0
-        if share1 <= share0 or time1 <= time0:
-            return None
-        whole = (time1 - time0) / (share1 - share0)
+        ends = [
+            (time1 - time0) * (1.0 - share1) / (share1 - share0)
+            for share0, share1 in zip(before, after, strict=True)
+            if share1 > share0 and time1 > time0
+        ]
         # Counts down between steps.
-        return max(whole * (1.0 - share1) - (now - time1), 0.0)
+        return max(min(ends) - (now - time1), 0.0) if ends else None
+
+    def _shares(self) -> tuple[float, float]:
+        """Of the steps and of the training time."""
+        steps = self.done / self.total if self.total else 0.0
+        return steps, self._trained / self._budget if self._budget > 0 else 1.0

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 import time
 from collections import Counter
 from typing import Any
@@ -18,7 +19,14 @@ from bptt_relax.report.names import readable, to_ascii
 PLAIN_INTERVAL = 5.0
 """Least time between two plain lines, s; in long runs a twentieth of the elapsed time, at most a minute."""
 
-_LABELS = {"validation": "validation Delta Q", "grad_norm": "gradient"}
+_LABELS = {
+    "epoch": "epoch",
+    "loss": "loss",
+    "validation": "validation Delta Q",
+    "best": "best",
+    "delta_q": "Delta Q",
+}
+"""What is shown first, in this order; anything else follows under its own name, the structure last."""
 
 
 class Reporter:
@@ -68,9 +76,14 @@ class Reporter:
         if self._plain:
             self._line(f"{title}" + (f" ({total} steps)" if total else ""))
             return
-        # Four times a second: the display must not take a core from the computation.
         self._live = live = Live(
-            get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True
+            get_renderable=self._render,
+            console=self._console,
+            # The display must not take a core from the computation.
+            refresh_per_second=4,
+            transient=True,
+            # What is printed meanwhile appears above the display, but a pipe gets it as it is.
+            redirect_stdout=sys.stdout.isatty(),
         )
         live.start()
 
@@ -87,7 +100,7 @@ class Reporter:
             shown = {key: event[key] for key in ("loss", "structure", "epoch") if key in event}
             self._advance(1 + done_before, shown, event.get("seconds"))
         elif kind == "epoch":
-            self._shown["validation"] = event.get("validation")
+            self._take_validation(event.get("validation"))
             if self._plain:
                 self._line(self._epoch_line(event))
         elif kind == "skip":
@@ -120,6 +133,11 @@ class Reporter:
         if self._plain and self._title is not None and now - self._printed >= patience:
             self._line("  ".join(part for part in (self._count(), self._numbers(), self._left()) if part))
 
+    def _take_validation(self, value: Any) -> None:
+        self._shown["validation"] = value
+        if value is not None and value < self._shown.get("best", math.inf):
+            self._shown["best"] = value
+
     def _finish(self, how: str) -> None:
         if self._title is None:
             return
@@ -127,8 +145,8 @@ class Reporter:
             self._live.stop()
             self._live = None
         parts = [f"{self._title}: {how}", self._count(), duration(self._estimate.elapsed(self._clock()))]
-        if "validation" in self._shown:
-            parts.append(f"{_LABELS['validation']} {number(self._shown['validation'])}")
+        if "best" in self._shown:
+            parts.append(f"best {_LABELS['validation']} {number(self._shown['best'])}")
         if self._skips:
             parts.append("skipped " + ", ".join(f"{name} x{n}" for name, n in sorted(self._skips.items())))
         self._title = None
@@ -145,7 +163,7 @@ class Reporter:
         self._console.print(Text(text, style), soft_wrap=True, highlight=False)
 
     def _epoch_line(self, event: dict[str, Any]) -> str:
-        text = f"epoch {event.get('epoch')}: "
+        text = f"epoch {event['epoch']}: " if event.get("epoch") else "start: "
         if event.get("loss") is not None:
             text += f"loss {number(event['loss'])}  "
         text += f"{_LABELS['validation']} {number(event.get('validation'))}"
@@ -163,12 +181,11 @@ class Reporter:
         return "" if left is None else f"about {duration(left)} left"
 
     def _numbers(self) -> str:
-        parts = []
-        for key, value in self._shown.items():
-            if key == "structure":
-                parts.append(readable(str(value)))
-            elif value is not None:
-                parts.append(f"{_LABELS.get(key, key)} {number(value)}")
+        keys = [key for key in _LABELS if key in self._shown]
+        keys += [key for key in self._shown if key not in (*_LABELS, "structure")]
+        parts = [f"{_LABELS.get(key, key)} {number(self._shown[key])}" for key in keys]
+        if "structure" in self._shown:
+            parts.append(readable(str(self._shown["structure"])))
         return "  ".join(parts)
 
     def _render(self) -> RenderableType:

@@ -156,3 +156,8 @@ def entries():
 @pytest.fixture
 def path():
     return make_path()
+
+
+@pytest.fixture(name="make_events")
+def _make_events():
+    return make_events

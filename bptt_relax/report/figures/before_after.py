@@ -106,8 +106,8 @@ def _dumbbell(axes: "Axes", height: float, row: dict[str, float], weight: str = 
         # Ties a control that fell outside the range of the other two to its row.
         axes.hlines(height, min(row.values()), max(row.values()), color=style.FAINT, lw=1.0, zorder=1)
     if before is not None and after is not None:
-        tint = style.BETTER if after <= before else style.WORSE
-        axes.plot([before, after], [height, height], color=tint, alpha=0.35, lw=2.6, zorder=2)
+        tint, light = (style.BETTER, "#A6CBE3") if after <= before else (style.WORSE, "#EDBBA5")
+        axes.plot([before, after], [height, height], color=light, lw=2.6, zorder=2)
         change = (after - before) / before if before > 0 else 0.0
         axes.text(
             1.015,

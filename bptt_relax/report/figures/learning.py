@@ -71,7 +71,6 @@ def _validation(axes: "Axes", curves: list[Curve], per_unit: float) -> None:
             x, y = _line(curve, per_unit)
             alone = len(group) == 1
             axes.plot(x, y, dashes, color=tint, lw=1.8 if alone else 0.8, alpha=1.0 if alone else 0.35)
-            _mark_best(axes, curve, per_unit, tint, write=alone)
         x, y = _mean_line(group, per_unit)
         if len(group) > 1:
             axes.plot(x, y, dashes, color=tint, lw=2.4)
@@ -91,7 +90,8 @@ def _validation(axes: "Axes", curves: list[Curve], per_unit: float) -> None:
             color=style.COLORS["pretrained"],
         )
     axes.set_ylim(bottom=0.0, top=1.08 * axes.get_ylim()[1])
-    axes.set_xlim(0.0, max((curve.end for curve in curves), default=1.0) / per_unit)
+    axes.set_xlim(0.0, max((curve.end for curve in curves), default=0.0) / per_unit or 1.0)
+    _mark_bests(axes, curves, per_unit)
     stages = [stage for stage, _ in ends]
     # Where the control goes on from force matching, one label at its end names both.
     style.label_ends(
@@ -111,6 +111,14 @@ def _mean_line(group: list[Curve], per_unit: float) -> tuple[np.ndarray, np.ndar
     return np.mean([x[:length] for x, _ in lines], axis=0), np.mean([y[:length] for _, y in lines], axis=0)
 
 
+def _mark_bests(axes: "Axes", curves: list[Curve], per_unit: float) -> None:
+    """Needs final limits: its labels are placed by them."""
+    stages = [curve.stage for curve in curves]
+    for curve in curves:
+        tint = style.color(curve.stage, list(dict.fromkeys(stages)).index(curve.stage))
+        _mark_best(axes, curve, per_unit, tint, write=stages.count(curve.stage) == 1)
+
+
 def _mark_best(axes: "Axes", curve: Curve, per_unit: float, tint: str, *, write: bool) -> None:
     """A ring where the model that was kept comes from; none where that is the one the stage started from."""
     if curve.best is None or curve.best[0] == 0:
@@ -120,11 +128,13 @@ def _mark_best(axes: "Axes", curve: Curve, per_unit: float, tint: str, *, write:
     size, edge = (7.0, 1.4) if write else (4.0, 0.9)
     axes.plot(x, value, "o", ms=size, mfc="white", mec=tint, mew=edge, zorder=5, clip_on=False)
     if write:
-        axes.annotate(
+        across, up = (axes.transData + axes.transAxes.inverted()).transform((x, value))
+        # Left of the ring, where a falling curve leaves room, but not across the axis.
+        axes.text(
+            max(across - 0.012, 0.19),
+            up - 0.03,
             f"best, epoch {epoch}",
-            (x, value),
-            xytext=(-4, -7),
-            textcoords="offset points",
+            transform=axes.transAxes,
             color=tint,
             fontsize=8.0,
             ha="right",
