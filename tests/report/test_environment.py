@@ -1,7 +1,8 @@
+import importlib
 import json
-import math
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ def test_everything_that_may_change_a_number_is_there():
     assert found["packages"]["jax"]
     assert found["device"]["backend"] == "cpu"
     assert found["precision"]["floats"] == "float64"
-    assert "/" not in found["command"].replace("tests/", "")
+    assert not any(part.startswith(("/", "~")) for part in found["command"].split())
     json.dumps(found, allow_nan=False)
 
 
@@ -45,18 +46,20 @@ def test_the_command_names_no_absolute_path(arguments, text):
     assert command_line(arguments) == text
 
 
-def test_peak_memory_is_this_process_and_plausible():
-    assert 20 < peak_rss_mb() < 1e6
-    held = bytearray(100 * 2**20)
-    held[::4096] = b"x" * len(held[::4096])
-    assert math.isfinite(peak_rss_mb())
+def test_peak_memory_is_in_megabytes_wherever_it_comes_from(monkeypatch):
+    first = peak_rss_mb()
+    assert 20 < first < 1e6
+
+    def no_proc(*_, **__):
+        raise OSError
+
+    monkeypatch.setattr(Path, "read_text", no_proc)
+    assert 0.5 * first < peak_rss_mb() < 1e6
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_a_copy_inside_another_checkout_has_no_commit(tmp_path, monkeypatch):
-    from bptt_relax.report import environment as module_function
-
-    module = __import__(module_function.__module__, fromlist=["_commit"])
+    module = importlib.import_module("bptt_relax.report.environment")
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     copy = tmp_path / "site-packages" / "bptt_relax" / "report" / "environment.py"
     copy.parent.mkdir(parents=True)
