@@ -134,14 +134,8 @@ def _align(frames: list[Structure], say, reorder: bool) -> list[np.ndarray] | No
                 "give structures of the same atoms",
             )
             return None
-        # Only a readable cell makes distances; what is wrong with it is said by the checks.
-        usable = np.isfinite(frame.positions).all() and abs(np.linalg.det(frame.cell)) > 1e-9
-        usable = (
-            usable
-            and abs(np.linalg.det(frames[t - 1].cell)) > 1e-9
-            and np.isfinite(frames[t - 1].positions).all()
-        )
-        if not usable:
+        # What is wrong with a structure without distances is said by the checks.
+        if not (geometry.measurable(frames[t - 1]) and geometry.measurable(frame)):
             orders.append(np.arange(len(first.species)))
             continue
         found = matching.match(frames[t - 1], frame)
@@ -175,9 +169,7 @@ def _unwrap(frames: list[Structure]) -> int:
     crossed: set[int] = set()
     for t in range(1, len(frames)):
         before, frame = frames[t - 1], frames[t]
-        if not np.isfinite(frame.positions).all() or abs(np.linalg.det(frame.cell)) < 1e-9:
-            continue
-        if abs(np.linalg.det(before.cell)) < 1e-9 or not np.isfinite(before.positions).all():
+        if not (geometry.measurable(before) and geometry.measurable(frame)):
             continue
         images = np.round(geometry.fractional_displacement(before, frame, minimum_image=False))
         images = np.where(frame.pbc, images, 0.0)

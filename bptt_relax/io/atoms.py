@@ -83,8 +83,9 @@ def to_atoms(
         positions=structure.positions,
         cell=structure.cell,
         pbc=structure.pbc,
-        masses=structure.masses,
     )
+    if not np.array_equal(structure.masses, atoms.get_masses()):
+        atoms.set_masses(structure.masses)  # pyright: ignore[reportArgumentType]
     fixed = ~structure.free
     constraints: list = [FixAtoms(np.flatnonzero(fixed.all(axis=1)))] if fixed.all(axis=1).any() else []
     partly = np.flatnonzero(fixed.any(axis=1) & ~fixed.all(axis=1))

@@ -19,6 +19,14 @@ def heights(cell: np.ndarray) -> np.ndarray:
     return 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
 
 
+def measurable(structure: Structure) -> bool:
+    """Whether distances mean anything: all numbers finite, a cell with a volume."""
+    if not (np.isfinite(structure.cell).all() and np.isfinite(structure.positions).all()):
+        return False
+    lengths = np.linalg.norm(structure.cell, axis=1)
+    return bool(abs(np.linalg.det(structure.cell)) > 1e-6 * np.prod(lengths))
+
+
 def fractional_displacement(
     initial: Structure, relaxed: Structure, *, minimum_image: bool = True
 ) -> np.ndarray:

@@ -1,13 +1,13 @@
 """One relaxation as a file gives it, before it is known whether its steps fit together."""
 
-import bz2
-import gzip
 import lzma
+import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from ase.io.formats import UnknownFileTypeError, filetype
 
 from bptt_relax.io import espresso, vasp
 from bptt_relax.io.course import Course
-from bptt_relax.io.sources import ACCEPTED, COMPRESSED, Source, bare
+from bptt_relax.io.sources import ACCEPTED, OPENERS, Source, bare
 from bptt_relax.outcomes import InputError
 
 RELAXATION_KEYS = ("job", "relaxation", "traj", "trajectory", "group")
@@ -26,7 +26,6 @@ RELAXATION_KEYS = ("job", "relaxation", "traj", "trajectory", "group")
 MAX_BYTES = 8 * 2**30
 """A compressed file that unpacks to more is refused."""
 
-_OPEN = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 # These reach beyond the file that is given: other folders, servers.
 _REFUSED = {"bundletrajectory", "mysql", "postgresql"}
 
@@ -87,13 +86,13 @@ def unpacked(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the archive is damaged, cut off or too large.
     """
-    if path.suffix.lower() not in COMPRESSED:
+    if path.suffix.lower() not in OPENERS:
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / bare(path).name
         try:
-            with _OPEN[path.suffix.lower()](path) as packed, plain.open("wb") as out:
+            with OPENERS[path.suffix.lower()](path) as packed, plain.open("wb") as out:
                 shutil.copyfileobj(_Capped(packed, path), out, 2**20)
         except (EOFError, OSError, lzma.LZMAError) as error:
             raise InputError(f"cannot unpack {path} ({error}); was it copied completely?") from None
@@ -104,7 +103,7 @@ class _Capped:
     def __init__(self, file, path: Path):
         self._file, self._path, self._left = file, path, MAX_BYTES
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         block = self._file.read(size)
         self._left -= len(block)
         if self._left < 0:
@@ -126,12 +125,33 @@ def _read_file(path: Path, kind: str | None) -> tuple[list[Atoms], str, tuple[st
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                frames = read(plain, ":", format=kind, do_not_split_by_at_sign=True)
+                if kind == "espresso-out":
+                    frames = _read_pw(text)
+                else:
+                    frames = _as_atoms(read(plain, ":", format=kind, do_not_split_by_at_sign=True))
+            except UnknownFileTypeError:
+                raise InputError(
+                    f"cannot read {path}: format {kind} is unknown; formats accepted: {ACCEPTED}"
+                ) from None
             except Exception as error:  # ASE's readers raise whatever their parsers stumble over
                 raise InputError(f"cannot read {path} as {kind}: {_brief(error)}") from error
     if not frames:
-        raise InputError(f"{path} holds no complete structure; was the run killed in its first step?")
-    return list(frames), text, tuple(dict.fromkeys(str(w.message) for w in caught)), kind
+        raise InputError(f"{path}, read as {kind}, holds no complete structure; was the run killed early?")
+    return frames, text, tuple(dict.fromkeys(str(w.message) for w in caught)), kind
+
+
+def _read_pw(text: str) -> list[Atoms]:
+    """The complete ionic steps of an output of pw.x; ASE's reader fails on one that was killed within a step."""
+    announced = [match.start() for match in re.finditer(r"^ATOMIC_POSITIONS", text, re.MULTILINE)]
+    *first, last = (len(text), *announced[:-3:-1])
+    for end in first:
+        with suppress(Exception):
+            return _as_atoms(read(StringIO(text[:end]), ":", format="espresso-out"))
+    return _as_atoms(read(StringIO(text[:last]), ":", format="espresso-out"))
+
+
+def _as_atoms(frames) -> list[Atoms]:
+    return [frame for frame in frames if isinstance(frame, Atoms)]
 
 
 def _guess(plain: Path, path: Path) -> str:

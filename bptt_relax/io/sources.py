@@ -1,5 +1,8 @@
 """Which files of a folder hold relaxations."""
 
+import bz2
+import gzip
+import lzma
 import os
 import re
 from pathlib import Path
@@ -7,7 +10,8 @@ from typing import NamedTuple
 
 from bptt_relax.io.problems import Problem
 
-COMPRESSED = (".gz", ".xz", ".bz2")
+OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+"""How to open compressed files, by suffix."""
 ACCEPTED = (
     "VASP folders (vasprun.xml or OUTCAR, or POSCAR with CONTCAR), Quantum ESPRESSO outputs (.pwo, .out), "
     "extended XYZ (.extxyz, .xyz), ASE (.traj, .db), pairs initial.* with relaxed.*; "
@@ -34,7 +38,21 @@ class Source(NamedTuple):
 
 def bare(path: Path) -> Path:
     """The path without a suffix that says it is compressed."""
-    return path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+    return path.with_suffix("") if path.suffix.lower() in OPENERS else path
+
+
+def beginning(path: Path, size: int = 2**18) -> bytes:
+    """The first bytes of a file, unpacked; nothing where it can't be unpacked.
+
+    Args:
+        path: of the file.
+        size: bytes.
+    """
+    try:
+        with OPENERS.get(path.suffix.lower(), open)(path, "rb") as file:
+            return file.read(size)
+    except (EOFError, OSError, lzma.LZMAError):
+        return b""
 
 
 def find_sources(path: Path) -> tuple[list[Source], list[Problem]]:
@@ -80,6 +98,9 @@ def _in_folder(folder: Path, files: list[str], name: str, relative: str) -> list
     found = []
     for f, path in sorted(by_bare.items()):
         kind = _format_of(path)
+        # Schedulers write .out files, too; nobody means those.
+        if kind == "espresso-out" and b"Program PWSCF" not in beginning(path):
+            continue
         if kind is not None:
             found.append(
                 Source(Path(f).stem if relative == "." else f"{relative}/{Path(f).stem}", (path,), kind)

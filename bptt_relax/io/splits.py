@@ -195,7 +195,9 @@ def _spread(items: list[str], count: int) -> list[str]:
 
 def _kept(relaxations: Sequence[Relaxation], keep: Split | None) -> dict[str, str]:
     part: dict[str, str] = {}
-    for r in relaxations if keep is not None else ():
+    if keep is None:
+        return part
+    for r in relaxations:
         before = keep.part_of(r.name)
         if before is not None and part.setdefault(r.group, before) != before:
             raise InputError(f"keep tears group {r.group} apart: it is in {part[r.group]} and {before}")

@@ -14,7 +14,8 @@ def course_of_outcar(text: str) -> Course:
     Args:
         text: contents of the file.
     """
-    nelm = re.search(r"NELM\s*=\s*(\d+)", text)
+    # With the semicolon: what VASP uses, not what the INCAR it repeats asks for.
+    nelm = re.search(r"NELM\s*=\s*(\d+)\s*;", text)
     counts: dict[int, int] = {}
     for ionic, electronic in re.findall(r"Iteration\s+(\d+)\(\s*(\d+)\)", text):
         counts[int(ionic)] = max(counts.get(int(ionic), 0), int(electronic))

@@ -30,6 +30,4 @@ def write_relaxations(path: Path | str, relaxations: Iterable[Relaxation]) -> No
             if r.converged is not None:
                 atoms.info["converged"] = r.converged
             frames.append(atoms)
-    # Forces are labels of the reference method: a constraint must not write zeros over them.
-    columns = ["symbols", "positions"] + (["move_mask"] if any(a.constraints for a in frames) else [])
-    write(path, frames, format="extxyz", columns=columns, write_results=True)
+    write(path, frames, format="extxyz")
