@@ -300,7 +300,7 @@ def _tally(
 
 def _with_headroom(needed: Capacity, spec: GraphSpec, headroom: float) -> Capacity:
     return Capacity(
-        candidates=_round_up(needed.candidates, 64),
+        candidates=_round_up(headroom * needed.candidates, 64),
         edges=_round_up(headroom * needed.edges, 64),
         bonds=_round_up(headroom * needed.bonds, 16) if spec.bond_cutoff else 0,
         angles=_round_up(headroom * needed.angles, 32) if spec.bond_cutoff else 0,

@@ -134,14 +134,15 @@ def bptt_examples(
 
 
 def force_examples(
-    cases: Cases, relaxations: Sequence[Relaxation], batch_size: int, seed: int
-) -> tuple[Callable[[int], Iterator[Example]], int]:
-    """Epoch -> batches over all ionic steps in random order, and the number of batches in an epoch.
+    frames: Sequence[tuple[str, LabelledFrame]], batch_size: int, seed: int
+) -> Callable[[int], Iterator[Example]]:
+    """Epoch -> batches over all ionic steps in random order; incomplete batches are left out.
 
-    Incomplete batches are left out; every epoch shuffles anew.
+    Args:
+        frames: ionic steps with the name of their relaxation.
+        batch_size: ionic steps per batch, at most as many as there are frames.
+        seed: of the order.
     """
-    frames = [(r.name, frame) for r in relaxations for frame in cases.frames(r)]
-    batch_size = min(batch_size, len(frames))
     num_batches = len(frames) // batch_size
 
     def epoch_examples(epoch: int) -> Iterator[Example]:
@@ -150,4 +151,4 @@ def force_examples(
             names = sorted({frames[index][0] for index in batch})
             yield Example("+".join(names), trees.stack([frames[index][1] for index in batch]))
 
-    return epoch_examples, num_batches
+    return epoch_examples

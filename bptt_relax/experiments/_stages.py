@@ -15,6 +15,7 @@ from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.potentials import Potential
 from bptt_relax.relax import Theta, UpdateRule
 from bptt_relax.training import (
+    LabelledFrame,
     Objective,
     Stage,
     StageResult,
@@ -98,6 +99,18 @@ class Bench:
             anchor_weight=self.anchor_weight,
         )
 
+    @cached_property
+    def train_frames(self) -> list[tuple[str, LabelledFrame]]:
+        """Every ionic step to learn from, with the name of its relaxation; prepared once."""
+        return [(r.name, frame) for r in self.train for frame in self.cases.frames(r)]
+
+    def num_force_batches(self, settings) -> int:
+        """Updates in one epoch of force matching."""
+        return len(self.train_frames) // self._batch_size(settings)
+
+    def _batch_size(self, settings) -> int:
+        return min(settings.batch_size, len(self.train_frames))
+
     def fit(self, stage: Stage, theta: Theta, folder: Path) -> StageResult:
         """Run one stage; the best model on the validation set wins, the starting model being a candidate."""
         return fit(
@@ -121,12 +134,12 @@ class Bench:
             epochs: at most this many.
             seconds: stop after this much training time.
         """
-        examples, num_batches = _cases.force_examples(self.cases, self.train, settings.batch_size, seed)
+        examples = _cases.force_examples(self.train_frames, self._batch_size(settings), seed)
         frozen_rule = jax.tree.map(lambda _: False, self.trainable.rule)
         optimizer = fine_tuning(
             settings.learning_rate,
             trainable=self.trainable._replace(rule=frozen_rule),
-            num_updates=max(1, epochs * num_batches),
+            num_updates=max(1, epochs * self.num_force_batches(settings)),
             clip=settings.clip,
         )
         return Stage(name, self.force_objective, optimizer, examples, epochs, seconds)

@@ -23,7 +23,7 @@ from bptt_relax.experiments._measure import (
 from bptt_relax.experiments._stages import STAGES, Bench, make_rule
 from bptt_relax.experiments.silicon import figures
 from bptt_relax.experiments.silicon.config import DataSettings, SiliconConfig
-from bptt_relax.io.atoms import write_structures
+from bptt_relax.io import write_relaxations
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.io.splits import Split
 from bptt_relax.potentials import pretrained
@@ -152,6 +152,7 @@ def _experiment(session: Session, data, split: Split, potential, params) -> dict
     runs["pretrained"].append(_measure(session, ruler, theta, held_out, "pretrained", session.folder))
     models: dict[str, Theta] = {"pretrained": theta}
     for seed in range(config.seed, config.seed + config.num_seeds):
+        session.metrics.context["seed"] = seed
         folder = session.folder / f"seed{seed}"
         tuned = _train(session, bench, theta, seed, folder)
         for stage, model in tuned.items():
@@ -172,7 +173,8 @@ def _train(session: Session, bench: Bench, theta: Theta, seed: int, folder: Path
     """Force matching, then BPTT, then force matching again for as long as BPTT took: the control."""
     config, reporter = session.config, session.reporter
     matching = bench.force_matching_stage(config.force_matching, seed, epochs=config.force_matching.epochs)
-    reporter.begin(f"seed {seed}: force matching", None)
+    num_updates = matching.epochs * bench.num_force_batches(config.force_matching)
+    reporter.begin(f"seed {seed}: force matching", num_updates)
     matched = _timed(session, "force_matching", lambda: bench.fit(matching, theta, folder / "force_matching"))
 
     start = matched.theta if config.bptt.start_from == "force_matching" else theta
@@ -188,7 +190,9 @@ def _train(session: Session, bench: Bench, theta: Theta, seed: int, folder: Path
         epochs=max(1, math.ceil(tuned.progress.seconds / max(per_epoch, 0.1))),
         seconds=max(tuned.progress.seconds, 0.1),
     )
-    reporter.begin(f"seed {seed}: force matching again, for the time BPTT took", None)
+    reporter.begin(
+        f"seed {seed}: force matching again, for the time BPTT took", None, seconds=tuned.progress.seconds
+    )
     controlled = _timed(session, "control", lambda: bench.fit(control, matched.theta, folder / "control"))
     return {"force_matching": controlled.theta, "bptt": tuned.theta}
 
@@ -292,7 +296,11 @@ def displacements(data, runs: Runs) -> list[dict]:
     entries = []
     for name in sorted(runs["pretrained"][0]):
         relaxation = data.select([name])[0]
-        entry = {"name": name, "distance": distance_from_defect(relaxation).tolist()}
+        entry = {
+            "name": name,
+            "distance": distance_from_defect(relaxation).tolist(),
+            "reference": _deviation(relaxation.initial.positions, relaxation).tolist(),
+        }
         for stage, measured in runs.items():
             ends = [run[name].relaxed.positions[: len(relaxation.relaxed.species)] for run in measured]
             entry[stage] = np.mean([_deviation(end, relaxation) for end in ends], axis=0).tolist()
@@ -326,11 +334,16 @@ def distance_from_defect(relaxation: Relaxation) -> np.ndarray:
 def _write_structures(data, runs: Runs, folder: Path) -> None:
     """Relaxed structures of every stage, for any viewer."""
     for stage, measured in runs.items():
-        structures = []
+        ends = []
         for name, m in measured[-1].items():
-            relaxed = data.select([name])[0].relaxed
-            structures.append(relaxed._replace(positions=m.relaxed.positions[: len(relaxed.species)]))
-        write_structures(folder / f"{stage}.extxyz", structures)
+            relaxation = data.select([name])[0]
+            relaxed = relaxation.relaxed._replace(
+                positions=m.relaxed.positions[: len(relaxation.relaxed.species)]
+            )
+            ends.append(
+                Relaxation(name, relaxation.group, relaxation.kind, (relaxed,), converged=m.relaxed.converged)
+            )
+        write_relaxations(folder / f"{stage}.extxyz", ends)
 
 
 def _read_timing(folder: Path) -> dict[str, float]:
