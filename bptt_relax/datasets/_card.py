@@ -2,8 +2,11 @@
 
 from collections import Counter
 
+import numpy as np
+
 from bptt_relax.datasets import acceptance, silicon
 from bptt_relax.datasets._bundle import Dataset
+from bptt_relax.io import geometry, labels
 
 _HEAD = """# Bundled reference data
 
@@ -79,6 +82,12 @@ def render(datasets: dict[str, Dataset], manifest: dict) -> str:
             division = silicon.split(accepted)
             sizes = ", ".join(f"{len(getattr(division, part))} {part}" for part in division._fields)
             parts.append(f"Default split (p32): {sizes}.\n")
+            parts.append(_twins(dataset))
+        if works := [work.ratio for work in map(labels.work_ratio, accepted) if work is not None]:
+            parts.append(
+                "Energy gained over work done by the forces, a check that needs no model: "
+                f"{min(works):.3f} to {max(works):.3f} over {len(works)} relaxations (1 is right).\n"
+            )
         kinds = Counter(r.kind for r in accepted)
         steps = Counter({kind: sum(len(r.frames) for r in accepted if r.kind == kind) for kind in kinds})
         rows = "\n".join(f"| {kind} | {kinds[kind]} | {steps[kind]} |" for kind in sorted(kinds))
@@ -86,3 +95,27 @@ def render(datasets: dict[str, Dataset], manifest: dict) -> str:
         for rejected in dataset.rejected:
             parts.append(f"Rejected `{rejected.name}`: {'; '.join(rejected.reasons)}.\n")
     return "\n".join(parts)
+
+
+def _twins(dataset: Dataset) -> str:
+    """How far the ends of the same start lie apart at the two levels: no potential can be measured more finely."""
+    rows = []
+    for sparse, dense in silicon.twins(dataset.relaxations):
+        apart = _deviation(sparse.relaxed, dense.relaxed)
+        way = _deviation(dense.frames[0], dense.relaxed)
+        mass = sparse.initial.masses[:, None]
+        delta_q, whole = (float(np.sqrt(np.sum(mass * d**2))) for d in (apart, way))
+        furthest = float(np.linalg.norm(apart, axis=1).max())
+        rows.append(f"| {sparse.group} | {delta_q:.3f} | {furthest:.3f} | {whole:.2f} |")
+    if not rows:
+        return ""
+    return (
+        "The same start at both levels, distance between the two ends and, to compare with, from start to end:\n\n"
+        "| start | Delta Q, sqrt(u) angstrom | largest displacement, angstrom | Delta Q of the relaxation |\n"
+        "|---|---|---|---|\n" + "\n".join(rows) + "\n"
+    )
+
+
+def _deviation(a, b) -> np.ndarray:
+    d = geometry.displacement(a, b)
+    return d - d.mean(axis=0)

@@ -72,9 +72,15 @@ def find_sources(path: Path) -> tuple[list[Source], list[Problem]]:
             Source(path.resolve().parent.name if usual else bare(path).stem, (path,), _format_of(path))
         ], []
     sources: list[Source] = []
-    for folder, subfolders, files in os.walk(path):
-        subfolders[:] = sorted(d for d in subfolders if not d.startswith("."))
+    visited: set[Path] = set()
+    # Runs are often linked together from elsewhere; a link in a circle is walked once.
+    for folder, subfolders, files in os.walk(path, followlinks=True):
         here = Path(folder)
+        if here.resolve() in visited:
+            subfolders.clear()
+            continue
+        visited.add(here.resolve())
+        subfolders[:] = sorted(d for d in subfolders if not d.startswith("."))
         relative = here.relative_to(path).as_posix()
         name = path.resolve().name if relative == "." else relative
         sources += _in_folder(here, sorted(f for f in files if not f.startswith(".")), name, relative)

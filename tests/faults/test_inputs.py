@@ -502,10 +502,15 @@ def test_names_cannot_leave_their_folder_or_their_page(tmp_path, steps):
     assert r.name == "img_src_x_onerror_alert_1"
 
 
-def test_folders_that_link_in_circles(tmp_path, steps):
-    save(tmp_path, steps)
-    (tmp_path / "again").symlink_to(tmp_path)
-    assert len(read_relaxations(tmp_path)) == 1
+def test_folders_that_link_in_circles_and_elsewhere(tmp_path, steps):
+    for name in ("here", "elsewhere"):
+        (tmp_path / name).mkdir()
+    save(tmp_path / "here", steps)
+    (tmp_path / "here" / "again").symlink_to(tmp_path / "here")
+    assert len(read_relaxations(tmp_path / "here")) == 1
+    save(tmp_path / "elsewhere", steps[1:], "b.extxyz")
+    (tmp_path / "here" / "linked").symlink_to(tmp_path / "elsewhere")
+    assert [r.name for r in read_relaxations(tmp_path / "here")] == ["a", "linked_b"]
 
 
 def test_pairs_of_wrong_files(tmp_path, steps):
