@@ -1,7 +1,38 @@
-"""Potentials: the contract, how to build one, and the ones that come with the package."""
+"""Potentials: the contract, how to build one, and the ones that come with the package.
+
+What needs jax-md or weights is looked up on first use: importing jax-md takes seconds, and neither a list of
+models nor a command line needs it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from bptt_relax.potentials._contract import ApplyFn, InitFn, Potential, Prediction
-from bptt_relax.potentials.classical import stillinger_weber
+from bptt_relax.potentials._trainable import trainable
 from bptt_relax.potentials.conservative import EnergyFn, conservative
 
-__all__ = ["ApplyFn", "EnergyFn", "InitFn", "Potential", "Prediction", "conservative", "stillinger_weber"]
+if TYPE_CHECKING:
+    from bptt_relax.potentials.classical import stillinger_weber
+    from bptt_relax.potentials.pretrained import load, models, save
+
+__all__ = [
+    "ApplyFn",
+    "EnergyFn",
+    "InitFn",
+    "Potential",
+    "Prediction",
+    "conservative",
+    "load",
+    "models",
+    "save",
+    "stillinger_weber",
+    "trainable",
+]
+
+_LAZY = {"load": "pretrained", "models": "pretrained", "save": "pretrained", "stillinger_weber": "classical"}
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
