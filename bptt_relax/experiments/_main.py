@@ -1,5 +1,6 @@
 """What every experiment's ``__main__`` does: presets, overrides, exit codes."""
 
+import os
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
@@ -53,6 +54,8 @@ def parse(
 
 def run(main: Callable[[], int]) -> None:
     """Run a program; expected failures become one sentence and their exit code."""
+    # Before JAX is imported: loading a cached CPU program logs pages of processor features (jax issue 38445).
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         code = main()
     except InputError as error:
