@@ -169,7 +169,7 @@ def measure(
         pbc: (3,) bool.
         spec: the graph the potential asks for.
         skin: angstrom.
-        headroom: factor on the numbers of edges, bonds and angles found now.
+        headroom: factor on the numbers of bonds and angles found now; a third of it goes on pairs and edges.
     """
     return _with_headroom(_tally(positions, cell, pbc, spec, skin), spec, headroom)
 
@@ -299,9 +299,11 @@ def _tally(
 
 
 def _with_headroom(needed: Capacity, spec: GraphSpec, headroom: float) -> Capacity:
+    # Pairs within the long cutoff hardly change in number while atoms relax; bonds and angles do.
+    slightly = 1.0 + (headroom - 1.0) / 3
     return Capacity(
-        candidates=_round_up(headroom * needed.candidates, 64),
-        edges=_round_up(headroom * needed.edges, 64),
+        candidates=_round_up(slightly * needed.candidates, 64),
+        edges=_round_up(slightly * needed.edges, 32),
         bonds=_round_up(headroom * needed.bonds, 16) if spec.bond_cutoff else 0,
         angles=_round_up(headroom * needed.angles, 32) if spec.bond_cutoff else 0,
     )

@@ -40,8 +40,8 @@ class RelaxationSettings(Settings):
     """Largest number of steps of a relaxation that is evaluated."""
     force_tolerance: float = Field(0.01, ge=0)
     """A relaxation that is evaluated has converged when no force exceeds this, eV/angstrom."""
-    skin: float = Field(1.0, gt=0)
-    """Of the neighbor list, angstrom."""
+    skin: float = Field(2.0, gt=0)
+    """Of the neighbor list, angstrom: ample, because a rebuild within an unroll costs more than looking further."""
 
 
 class ForceMatchingSettings(Settings):
