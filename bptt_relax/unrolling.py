@@ -1,6 +1,7 @@
 """Unrolled relaxations: what they return, and how they carry on when neighbors must be rebuilt."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 
 from bptt_relax import systems
 from bptt_relax._types import Array, PyTree, Scalar
-from bptt_relax.adjoints import Adjoint, Checkpointed, RecordFn
+from bptt_relax.adjoints import Adjoint, Checkpointed, RecordFn, _floats
 from bptt_relax.outcomes import Outcome, RelaxationError
 from bptt_relax.relax import Relaxation, RelaxState, Theta
 from bptt_relax.systems import System
@@ -155,9 +156,9 @@ def value_and_grad_through_rebuilds(
         RelaxationError: too many rebuilds.
     """
     result, segments = relax_through_rebuilds(run, theta, state, system, max_rebuilds=max_rebuilds)
-    floats, static = _split(result.state)
+    floats, rest = _floats.split(result.state)
     (value, aux), (gradient, cotangent) = jax.value_and_grad(
-        lambda t, f: loss(t, _join(f, static), segments[-1].system), argnums=(0, 1), has_aux=True
+        lambda t, f: loss(t, _floats.join(f, rest), segments[-1].system), argnums=(0, 1), has_aux=True
     )(theta, floats)
     for segment in reversed(segments):
         theta_gradient, cotangent = _pull_back(run, theta, segment, cotangent)
@@ -165,26 +166,12 @@ def value_and_grad_through_rebuilds(
     return (value, aux), gradient
 
 
+@partial(jax.jit, static_argnames="run")
 def _pull_back(run: UnrolledFn, theta: Theta, segment: Segment, cotangent: PyTree) -> tuple[Theta, PyTree]:
-    floats, static = _split(segment.state)
+    floats, rest = _floats.split(segment.state)
 
     def final_floats(theta, floats):
-        return _split(run(theta, _join(floats, static), segment.system).state)[0]
+        return _floats.split(run(theta, _floats.join(floats, rest), segment.system).state)[0]
 
     _, pull = jax.vjp(final_floats, theta, floats)
     return pull(cotangent)
-
-
-def _split(state: RelaxState) -> tuple[list[Array], tuple[Any, list[Array | None]]]:
-    """Separate the floating-point leaves of a state, which carry gradients, from the rest."""
-    leaves, structure = jax.tree.flatten(state)
-    inexact = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
-    floats = [leaf for leaf, is_float in zip(leaves, inexact, strict=True) if is_float]
-    rest = [None if is_float else leaf for leaf, is_float in zip(leaves, inexact, strict=True)]
-    return floats, (structure, rest)
-
-
-def _join(floats: list[Array], static: tuple[Any, list[Array | None]]) -> RelaxState:
-    structure, rest = static
-    remaining = iter(floats)
-    return jax.tree.unflatten(structure, [next(remaining) if leaf is None else leaf for leaf in rest])

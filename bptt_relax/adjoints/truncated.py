@@ -1,0 +1,111 @@
+"""Gradients through some of the steps only: cheaper, bounded, and not exact."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from bptt_relax.adjoints import _floats
+from bptt_relax.adjoints._contract import RecordFn, RunFn
+from bptt_relax.adjoints._loop import limited_step, scan_steps, scan_with_pullback
+from bptt_relax.adjoints.checkpointed import checkpointed_step
+from bptt_relax.relax import Relaxation, RelaxState
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """Differentiate the first or the last displacements; exact, and equal to `Full`, when that is all of them.
+
+    ``first=K``: x_T = x_K + (x_T - x_K), the bracket without a gradient. The cotangent of the final state is handed
+    to the state after K displacements as it is (d state_T / d state_K := 1) and from there back through the K
+    steps to theta and to the start.
+
+    ``last=K``: x_{T-K} without a gradient, then K steps with one. The displacements counted are those that were made:
+    a structure that stops after 40 of 100 steps is differentiated through the last K of these 40, where a window
+    fixed in advance would find nothing. The start gets a gradient only if there were no more than K. After a
+    rebuild of the neighbors the count begins anew.
+
+    What is recorded outside the window carries no gradient; with ``last`` nothing recorded does.
+
+    Attributes:
+        first: K, counted from the start; or
+        last: K, counted from the end. Exactly one of the two.
+
+    Raises:
+        ValueError: not exactly one is given, or it is not a positive integer.
+
+    References:
+        Tallec and Ollivier, arXiv:1705.08209. That dropping the early derivatives pays: arXiv:2602.19733.
+    """
+
+    first: int | None = None
+    last: int | None = None
+
+    def __post_init__(self):
+        if (self.first is None) == (self.last is None):
+            raise ValueError(
+                f"give exactly one of first and last, got first={self.first} and last={self.last}"
+            )
+        for name in ("first", "last"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+    def build(self, relaxation: Relaxation, num_steps: int, record: RecordFn) -> RunFn:
+        """See `Adjoint.build`."""
+        if self.first is not None:
+            return window_then(relaxation, min(self.first, num_steps), num_steps, record, _straight_through)
+        assert self.last is not None
+        return _last(relaxation, min(self.last, num_steps), num_steps, record)
+
+
+def window_then(relaxation: Relaxation, window: int, num_steps: int, record: RecordFn, pullback) -> RunFn:
+    """Differentiate ``window`` displacements exactly and the rest by ``pullback`` (`_loop.PullbackFn`)."""
+    step = checkpointed_step(relaxation, window, lean=True)
+    if window == num_steps:
+        return lambda theta, state, system: scan_steps(step, window, record, theta, state, system)
+    rest = scan_with_pullback(limited_step(relaxation, num_steps), num_steps - window, record, pullback)
+
+    def run(theta, state, system):
+        middle, early = scan_steps(step, window, record, theta, state, system)
+        final, late = rest(theta, middle, system)
+        return final, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), early, late)
+
+    return run
+
+
+def _straight_through(theta, state, final, system, cotangent):
+    del state, final, system
+    return _floats.zero_cotangents(theta), cotangent
+
+
+def _last(relaxation: Relaxation, window: int, num_steps: int, record: RecordFn) -> RunFn:
+    step = limited_step(relaxation, num_steps)
+    differentiated = checkpointed_step(relaxation, num_steps, lean=True)
+
+    def run(theta, state, system):
+        fixed = lax.stop_gradient(theta)
+        begun = state.steps
+
+        def one(carry, _):
+            here, buffer = carry
+            after = step(fixed, here, system)
+            # A ring of the states before the last displacements. One that does not move leaves it as it is.
+            slot = (here.steps - begun) % window
+            moved = after.steps > here.steps
+            buffer = jax.tree.map(lambda b, h: b.at[slot].set(jnp.where(moved, h, b[slot])), buffer, here)
+            return (after, buffer), record(after)
+
+        still: RelaxState = lax.stop_gradient(state)
+        buffer = jax.tree.map(lambda x: jnp.zeros((window, *jnp.shape(x)), jnp.result_type(x)), still)
+        (final, buffer), trace = lax.scan(one, (still, buffer), None, length=num_steps)
+
+        made = final.steps - begun
+        earlier = jax.tree.map(lambda b: b[made % window], buffer)
+        start = jax.tree.map(lambda s, e: jnp.where(made > window, e, s), state, earlier)
+        # One more than the window: a structure that stops does so in an evaluation without a displacement.
+        final, _ = scan_steps(differentiated, window + 1, lambda _: (), theta, start, system)
+        return final, trace
+
+    return run
