@@ -7,11 +7,16 @@ from bptt_relax.relax._contract import (
     Theta,
     UpdateRule,
 )
+from bptt_relax.relax.adapt_jax_md import from_jax_md, to_jax_md
+from bptt_relax.relax.adapt_optax import from_optax
 from bptt_relax.relax.cap import cap_displacement
 from bptt_relax.relax.chain import chain
 from bptt_relax.relax.descent import descent
+from bptt_relax.relax.drift import remove_drift
+from bptt_relax.relax.fire import fire
 from bptt_relax.relax.momentum import momentum
 from bptt_relax.relax.relaxation import relaxation
+from bptt_relax.relax.variable_cell import variable_cell_relaxation
 
 __all__ = [
     "Evaluation",
@@ -22,6 +27,12 @@ __all__ = [
     "cap_displacement",
     "chain",
     "descent",
+    "fire",
+    "from_jax_md",
+    "from_optax",
     "momentum",
     "relaxation",
+    "remove_drift",
+    "to_jax_md",
+    "variable_cell_relaxation",
 ]

@@ -145,6 +145,7 @@ class Relaxation(NamedTuple):
         conservative: forces are minus the gradient of the energy.
         evaluate_lean: the same function as ``evaluate`` with a cheaper backward pass and without forward mode
             (`Potential.apply_lean`); None where the potential has none.
+        moves_cell: the cell is relaxed too, so that zero forces alone do not make a fixed point.
     """
 
     init: RelaxInitFn
@@ -152,6 +153,7 @@ class Relaxation(NamedTuple):
     evaluate: EvaluateFn
     conservative: bool
     evaluate_lean: EvaluateFn | None = None
+    moves_cell: bool = False
 
     def step(self, theta: Theta, state: RelaxState, system: System) -> RelaxState:
         """One step of the relaxation; the identity on a frozen structure."""
