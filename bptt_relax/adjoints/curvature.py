@@ -50,15 +50,15 @@ def curvature(
         positions: (N, 3) angstrom.
         cell: (3, 3) angstrom.
         system: masks, neighbors.
-        remove_rigid: project out rigid motions (`rigid_modes`). Right for any potential without net force and
-            torque; a direct-force model may have both.
+        remove_rigid: project out rigid motions (`rigid_modes`); translations only where forces are not conservative,
+            for such forces may have a torque.
     """
 
     def forces_of(x: Positions) -> tuple[Forces, Array]:
         here = relaxation.evaluate(theta, x, cell, system)
         return here.forces, here.overflow
 
-    modes = rigid_modes(positions, cell, system)
+    modes = rigid_modes(positions, cell, system, rotations=relaxation.conservative)
 
     def project(v: Array) -> Array:
         v = jnp.where(system.free, v, 0.0)
@@ -84,32 +84,30 @@ def curvature(
     return Curvature(forces, overflow, product, transposed, project)
 
 
-def rigid_modes(positions: Positions, cell: Cell, system: System) -> Array:
+def rigid_modes(positions: Positions, cell: Cell, system: System, *, rotations: bool = True) -> Array:
     """Directions in which a structure moves without changing its energy, not orthogonal, some of them zero.
 
-    Three translations, and the rotations that leave every periodic lattice vector where it is: three for a
-    cluster, one for a wire, none otherwise. None at all where a component of a real atom is held fixed.
+    A translation along each axis in which no atom is held. Where nothing is held at all, the rotations that leave
+    every periodic lattice vector where it is: three for a cluster, one for a wire, none otherwise.
 
     Args:
         positions: (N, 3) angstrom.
         cell: (3, 3) angstrom.
         system: mask, free, pbc.
+        rotations: include them.
 
     Returns:
         (6, N, 3)
     """
-    real = system.mask[:, None].astype(positions.dtype)
-    count = jnp.maximum(jnp.sum(real), 1.0)
-    center = jnp.sum(real * positions, axis=0, keepdims=True) / count
+    dtype, shape = positions.dtype, positions.shape
+    real = system.mask[:, None].astype(dtype)
+    free = jnp.all(system.free | ~system.mask[:, None], axis=0)
+    translations = [real * jnp.broadcast_to(axis, shape) for axis in jnp.diag(free.astype(dtype))]
+    center = jnp.sum(real * positions, axis=0, keepdims=True) / jnp.maximum(jnp.sum(real), 1.0)
     arms = real * (positions - center)
     arms = arms / jnp.maximum(jnp.max(jnp.abs(arms)), 1e-3)
-    axes = _rotation_axes(cell, system.pbc)
-    translations = [
-        real * jnp.broadcast_to(axis, positions.shape) for axis in jnp.eye(3, dtype=positions.dtype)
-    ]
-    rotations = [jnp.cross(jnp.broadcast_to(axis, positions.shape), arms) for axis in axes]
-    unconstrained = jnp.all(system.free | ~system.mask[:, None])
-    return jnp.where(unconstrained, jnp.stack(translations + rotations), 0.0)
+    axes = jnp.where(jnp.all(free) & rotations, _rotation_axes(cell, system.pbc), 0.0)
+    return jnp.stack(translations + [jnp.cross(jnp.broadcast_to(axis, shape), arms) for axis in axes])
 
 
 def _rotation_axes(cell: Cell, pbc: Array) -> Array:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from bptt_relax.adjoints import _floats
 from bptt_relax.adjoints._contract import RecordFn, RunFn
 from bptt_relax.adjoints._loop import limited_step, scan_with_pullback
-from bptt_relax.adjoints.implicit import pull_back_forces
+from bptt_relax.adjoints.implicit import pull_back_forces, require_fixed_cell
 from bptt_relax.relax import Relaxation
 
 
@@ -36,7 +36,12 @@ class FrozenGeometry:
             raise ValueError(f"step_size must be positive, got {self.step_size}")
 
     def build(self, relaxation: Relaxation, num_steps: int, record: RecordFn) -> RunFn:
-        """See `Adjoint.build`."""
+        """See `Adjoint.build`.
+
+        Raises:
+            ValueError: the relaxation moves the cell.
+        """
+        require_fixed_cell(relaxation, self)
 
         def pullback(theta, state, final, system, cotangent):
             gradient, through_cell = pull_back_forces(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from bptt_relax.adjoints import _floats
 from bptt_relax.adjoints._contract import RecordFn, RunFn
-from bptt_relax.adjoints.implicit import Implicit, Usable
+from bptt_relax.adjoints.implicit import Implicit, Usable, require_fixed_cell
 from bptt_relax.adjoints.truncated import window_then
 from bptt_relax.relax import Relaxation
 from bptt_relax.trees import where
@@ -56,7 +56,12 @@ class Guided:
             raise ValueError(f"weight must lie between 0 and 1, got {self.weight}")
 
     def build(self, relaxation: Relaxation, num_steps: int, record: RecordFn) -> RunFn:
-        """See `Adjoint.build`."""
+        """See `Adjoint.build`.
+
+        Raises:
+            ValueError: the relaxation moves the cell.
+        """
+        require_fixed_cell(relaxation, self)
 
         def pullback(theta, state, final, system, cotangent):
             del state

@@ -10,7 +10,7 @@ from jax import lax
 
 from bptt_relax._types import Array, Scalar
 from bptt_relax.adjoints import _floats, _linear
-from bptt_relax.adjoints._contract import RecordFn, RunFn
+from bptt_relax.adjoints._contract import Adjoint, RecordFn, RunFn
 from bptt_relax.adjoints._linear import SolverName
 from bptt_relax.adjoints._loop import limited_step, scan_steps, scan_with_pullback
 from bptt_relax.adjoints.checkpointed import checkpointed_step
@@ -134,8 +134,9 @@ class Implicit:
         """See `Adjoint.build`.
 
         Raises:
-            ValueError: a solver for symmetric systems on forces that are not conservative.
+            ValueError: a solver for symmetric systems on forces that are not conservative, or a variable cell.
         """
+        require_fixed_cell(relaxation, self)
         if not relaxation.conservative and self.solver in ("cg", "minres"):
             raise ValueError(
                 f"solver={self.solver!r} needs a symmetric Jacobian and these forces are not conservative: "
@@ -196,7 +197,8 @@ class Implicit:
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
         )
-        max_force = jnp.max(safe_norm(here.forces))
+        # Projected: with rigid motions removed, a net force of the potential moves nothing that matters.
+        max_force = jnp.max(safe_norm(here.project(here.forces)))
         converged = (max_force <= self.force_tolerance) & ~here.overflow
         solved = solution.residual <= self.tolerance
         usable = jnp.where(solved, Usable.YES, Usable.NOT_SOLVED)
@@ -236,6 +238,19 @@ def pull_back_forces(
 
     _, pull = jax.vjp(at_rest, theta, final.cell)
     return pull((energy, force))
+
+
+def require_fixed_cell(relaxation: Relaxation, adjoint: Adjoint) -> None:
+    """Refuse a relaxation that moves the cell, whose fixed points are not those of the forces alone.
+
+    Raises:
+        ValueError: it does.
+    """
+    if relaxation.moves_cell:
+        raise ValueError(
+            f"adjoint {type(adjoint).__name__} differentiates positions in a given cell, and this relaxation moves "
+            "the cell: take Checkpointed or Truncated"
+        )
 
 
 def _wanted(cotangent: RelaxState) -> Array:
