@@ -26,6 +26,7 @@ import pytest  # noqa: E402
 from ase import Atoms  # noqa: E402
 from ase.build import bulk  # noqa: E402
 
+from bptt_relax.io import to_structure  # noqa: E402
 from bptt_relax.systems import Structure  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
@@ -68,16 +69,8 @@ def make_structure() -> Callable[..., Structure]:
     """ASE atoms to the host's form of a structure, whatever their cell and pbc."""
 
     def make(atoms: Atoms, name: str = "test", free: np.ndarray | None = None) -> Structure:
-        return Structure(
-            name=name,
-            species=np.asarray(atoms.numbers),
-            masses=np.asarray(atoms.get_masses()),
-            positions=np.asarray(atoms.positions, np.float64),
-            # Axes without a lattice vector get one: the cell of a structure has full rank.
-            cell=np.asarray(atoms.cell.complete(), np.float64),
-            pbc=np.asarray(atoms.pbc, bool),
-            free=np.ones((len(atoms), 3), bool) if free is None else np.asarray(free, bool),
-        )
+        structure = to_structure(atoms, name)
+        return structure if free is None else structure._replace(free=np.asarray(free, bool))
 
     return make
 

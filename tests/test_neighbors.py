@@ -212,8 +212,8 @@ def moving(make_silicon):
     atoms = make_silicon(1, vacancy=False)
     positions, cell, pbc = geometry(atoms)
     # Roomy, so that only motion can set the overflow bit in the tests below.
-    capacity = neighbors.measure(positions, cell, pbc, SPEC, SKIN, headroom=2.5)
-    return positions, cell, pbc, capacity._replace(candidates=2 * capacity.candidates)
+    capacity = neighbors.measure(positions, cell, pbc, SPEC, SKIN)
+    return positions, cell, pbc, Capacity(*(3 * size for size in capacity))
 
 
 @given(
