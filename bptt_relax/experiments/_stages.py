@@ -9,6 +9,7 @@ from typing import Protocol
 import jax
 
 from bptt_relax import relax
+from bptt_relax.adjoints import Checkpointed
 from bptt_relax.experiments import _cases
 from bptt_relax.experiments._measure import Ruler
 from bptt_relax.io.relaxations import Relaxation
@@ -93,7 +94,7 @@ class Bench:
         relaxation = relax.relaxation(self.potential, self.rule)
         return relaxed_structure(
             relaxation,
-            unroll(relaxation, self.train_steps),
+            unroll(relaxation, self.train_steps, Checkpointed("force")),
             self.potential,
             anchor=self.anchor.potential,
             anchor_weight=self.anchor_weight,
