@@ -6,8 +6,11 @@ Letters: N atoms (padded), E edges, B bonds, A angles (all padded to a capacity)
 from typing import Any
 
 import jax
+import numpy as np
 
 Array = jax.Array
+HostArray = np.ndarray | jax.Array
+"""What functions on the host accept: they work in numpy, in float64."""
 PyTree = Any
 
 Scalar = jax.Array

@@ -19,7 +19,7 @@ import numpy as np
 import vesin
 from jax import lax
 
-from bptt_relax._types import Array, Cell, Positions
+from bptt_relax._types import Array, Cell, HostArray, Positions
 
 ROUNDING = 1e-3
 """Candidates reach this much further than they promise, angstrom, so that rounding (float32 too) misses no pair."""
@@ -116,7 +116,7 @@ class Graph(NamedTuple):
 
 
 def find_pairs(
-    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, cutoff: float
+    positions: HostArray, cell: HostArray, pbc: HostArray, cutoff: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All directed pairs closer than ``cutoff``, every periodic image included.
 
@@ -154,9 +154,9 @@ def find_pairs(
 
 
 def measure(
-    positions: np.ndarray,
-    cell: np.ndarray,
-    pbc: np.ndarray,
+    positions: HostArray,
+    cell: HostArray,
+    pbc: HostArray,
     spec: GraphSpec,
     skin: float,
     headroom: float = 1.15,
@@ -176,9 +176,9 @@ def measure(
 
 def grow(
     capacity: Capacity,
-    positions: np.ndarray,
-    cell: np.ndarray,
-    pbc: np.ndarray,
+    positions: HostArray,
+    cell: HostArray,
+    pbc: HostArray,
     spec: GraphSpec,
     skin: float,
 ) -> Capacity:
@@ -205,9 +205,9 @@ def common_capacity(capacities: Iterable[Capacity]) -> Capacity:
 
 
 def build_candidates(
-    positions: np.ndarray,
-    cell: np.ndarray,
-    pbc: np.ndarray,
+    positions: HostArray,
+    cell: HostArray,
+    pbc: HostArray,
     spec: GraphSpec,
     *,
     skin: float = 1.0,
@@ -282,9 +282,7 @@ def _reach(spec: GraphSpec, skin: float) -> float:
     return spec.cutoff + skin + ROUNDING
 
 
-def _tally(
-    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, spec: GraphSpec, skin: float
-) -> Capacity:
+def _tally(positions: HostArray, cell: HostArray, pbc: HostArray, spec: GraphSpec, skin: float) -> Capacity:
     """What one structure needs now, to the entry."""
     positions, cell = np.asarray(positions, np.float64), np.asarray(cell, np.float64)
     i, j, S = find_pairs(positions, cell, pbc, _reach(spec, skin))
@@ -325,14 +323,21 @@ def _reverse(i: np.ndarray, j: np.ndarray, S: np.ndarray) -> np.ndarray:
 # Device: the graph.
 
 
-def refresh(candidates: Candidates, positions: Positions, cell: Cell) -> Graph:
+def refresh(candidates: Candidates | None, positions: Positions, cell: Cell) -> Graph:
     """Select from the candidates what is inside the cutoff at these positions.
 
     Args:
         candidates: the host's list.
         positions: (N, 3) angstrom.
         cell: (3, 3) angstrom.
+
+    Raises:
+        ValueError: while tracing, there are no candidates.
     """
+    if candidates is None:
+        raise ValueError(
+            "the system has no neighbors yet: call systems.with_neighbors or systems.prepare first"
+        )
     R, h = lax.stop_gradient((positions, cell))
     c = candidates
     v = R[c.neighbors] + c.images @ h - R[c.centers]

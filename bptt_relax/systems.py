@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_relax import neighbors
-from bptt_relax._types import Array, Cell, Positions
+from bptt_relax._types import Array, Cell, HostArray, Positions
 from bptt_relax.neighbors import Candidates, Capacity, GraphSpec
 
 
@@ -121,7 +121,7 @@ def build_system(structure: Structure, num_atoms: int | None = None) -> tuple[Po
 
 
 def with_neighbors(
-    positions: Positions | np.ndarray,
+    positions: HostArray,
     system: System,
     spec: GraphSpec,
     *,
@@ -150,7 +150,7 @@ def with_neighbors(
     return system._replace(candidates=candidates)
 
 
-def rebuild_neighbors(positions: Positions | np.ndarray, system: System) -> System:
+def rebuild_neighbors(positions: HostArray, system: System) -> System:
     """Rebuild the candidates at new positions, growing capacities only where they are exceeded.
 
     Args:

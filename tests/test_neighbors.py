@@ -536,6 +536,8 @@ def test_what_makes_no_sense_is_refused(moving):
         neighbors.find_pairs(positions, cell * np.array([[1.0], [1.0], [0.0]]), pbc, 3.0)
     with pytest.raises(ValueError, match="not finite"):
         neighbors.find_pairs(positions, cell * np.nan, pbc, 3.0)
+    with pytest.raises(ValueError, match="call systems.with_neighbors"):
+        neighbors.refresh(None, jnp.asarray(positions), jnp.asarray(cell))
     positions = positions.copy()
     positions[5, 1] = np.nan
     with pytest.raises(ValueError, match="position of atom 5 is not finite"):

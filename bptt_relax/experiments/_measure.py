@@ -44,15 +44,12 @@ def to_json(measured: Mapping[str, Measurement]) -> dict:
 
 def from_json(stored: Mapping[str, dict]) -> dict[str, Measurement]:
     """Inverse of `to_json`."""
-    return {
-        name: Measurement(
-            **(
-                m
-                | {"relaxed": Relaxed(**(m["relaxed"] | {"positions": np.array(m["relaxed"]["positions"])}))}
-            )
-        )
-        for name, m in stored.items()
-    }
+
+    def measurement(m: dict) -> Measurement:
+        relaxed = Relaxed(**(m["relaxed"] | {"positions": np.array(m["relaxed"]["positions"])}))
+        return Measurement(**(m | {"relaxed": relaxed}))
+
+    return {name: measurement(m) for name, m in stored.items()}
 
 
 class Ruler:

@@ -9,8 +9,8 @@ NUM_RESAMPLES = 10_000
 
 def geometric_mean(values: Sequence[float]) -> float:
     """Geometric mean of positive numbers; zero if one of them is."""
-    values = np.asarray(values, float)
-    return float(np.exp(np.mean(np.log(values)))) if np.all(values > 0) else 0.0
+    numbers = np.asarray(values, float)
+    return float(np.exp(np.mean(np.log(numbers)))) if np.all(numbers > 0) else 0.0
 
 
 def reduction(before: float, after: float) -> float:

@@ -11,7 +11,7 @@ core and gate of a gated layer share one product; edges that are not bonds never
 layer comes straight from the radial basis.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -333,7 +333,7 @@ def build(config: Config = PUBLISHED, *, elements: tuple[int, ...] = (), name: s
         return module.init(key, *_smallest_input())["params"]
 
     def energy(params: Params, vectors: Array, system: System, graph: Graph) -> Energy:
-        return module.apply({"params": params}, vectors, system.species, system.mask, graph)
+        return cast(Energy, module.apply({"params": params}, vectors, system.species, system.mask, graph))
 
     spec = GraphSpec(config.cutoff, config.bond_cutoff)
     return conservative(energy, init, spec, elements=elements, name=name)

@@ -15,7 +15,6 @@ from bptt_relax.neighbors import Graph, GraphSpec, edge_vectors
 from bptt_relax.potentials._contract import ApplyFn, InitFn, Potential, Prediction
 from bptt_relax.systems import System
 
-
 SlopeFn = Callable[[Params, Array, System, Graph], tuple[Energy, Array]]
 """(params, vectors, system, graph) -> energy () eV and its derivative with respect to the vectors (E, 3)."""
 
