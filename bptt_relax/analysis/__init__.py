@@ -1,0 +1,44 @@
+"""Analysis: can gradients be trusted, is a step stable, what does an unroll cost in memory."""
+
+from bptt_relax.analysis._check import Check
+from bptt_relax.analysis.certificate import Certificate, format_certificate, selftest
+from bptt_relax.analysis.consistency import check_potential
+from bptt_relax.analysis.gradcheck import GradientReport, gradcheck
+from bptt_relax.analysis.memory import (
+    FASTEST_FIRST,
+    MemoryModel,
+    Option,
+    Plan,
+    fit_memory,
+    parse_bytes,
+    plan,
+    temporary_bytes,
+    with_fallback,
+)
+from bptt_relax.analysis.spectrum import Extremes, StepSpectrum, hessian_extremes, step_spectrum
+from bptt_relax.analysis.stability import Stability, stability
+
+__all__ = [
+    "FASTEST_FIRST",
+    "Certificate",
+    "Check",
+    "Extremes",
+    "GradientReport",
+    "MemoryModel",
+    "Option",
+    "Plan",
+    "Stability",
+    "StepSpectrum",
+    "check_potential",
+    "fit_memory",
+    "format_certificate",
+    "gradcheck",
+    "hessian_extremes",
+    "parse_bytes",
+    "plan",
+    "selftest",
+    "stability",
+    "step_spectrum",
+    "temporary_bytes",
+    "with_fallback",
+]
