@@ -47,7 +47,7 @@ def from_json(stored: Mapping[str, dict]) -> dict[str, Measurement]:
 
     def measurement(m: dict) -> Measurement:
         relaxed = Relaxed(**(m["relaxed"] | {"positions": np.array(m["relaxed"]["positions"])}))
-        return Measurement(**(m | {"relaxed": relaxed}))
+        return Measurement(relaxed, m["force_mae"], m["fmax_at_reference"])
 
     return {name: measurement(m) for name, m in stored.items()}
 

@@ -306,6 +306,17 @@ def test_single_precision_agrees(make_silicon, make_structure, params):
     np.testing.assert_allclose(prediction.forces, expected.forces, atol=1e-4)
 
 
+def test_single_precision_is_smooth_at_the_cutoff(make_structure):
+    """r/sigma - cutoff/sigma rounds to zero or beyond before r reaches the cutoff, and 1/0 is not far."""
+    with jax.enable_x64(False):
+        single = POTENTIAL.init(jax.random.key(0))
+        for steps in range(-4, 5):
+            r = float(np.float32(SILICON_CUTOFF)) * (1 + steps * 6e-8)
+            atoms = Atoms("Si3", cell=300 * np.eye(3), pbc=True, positions=[[0, 0, 0], [r, 0, 0], [0, r, 0]])
+            prediction, _ = predict(single, *systems.prepare(make_structure(atoms), POTENTIAL.graph, SMALL))
+            assert all(np.all(np.asarray(leaf) == 0.0) for leaf in jax.tree.leaves(prediction)), r
+
+
 # The list of the start serves the whole relaxation, gradients included.
 
 
