@@ -152,3 +152,19 @@ def force_examples(
             yield Example("+".join(names), trees.stack([frames[index][1] for index in batch]))
 
     return epoch_examples
+
+
+def with_frames(
+    examples: Callable[[int], Iterator[Example]],
+    frames: Sequence[tuple[str, LabelledFrame]],
+    batch_size: int,
+    seed: int,
+) -> Callable[[int], Iterator[Example]]:
+    """Add to each example a batch of random ionic steps."""
+
+    def epoch_examples(epoch: int) -> Iterator[Example]:
+        for index, example in enumerate(examples(epoch)):
+            chosen = np.random.default_rng([seed, epoch, 4, index]).integers(len(frames), size=batch_size)
+            yield Example(example.name, (example.data, trees.stack([frames[k][1] for k in chosen])))
+
+    return epoch_examples

@@ -24,10 +24,15 @@ from bptt_relax.training import (
     fit,
     force_matching,
     relaxed_structure,
+    weighted_sum,
 )
 from bptt_relax.unrolling import unroll
 
 STAGES = ("pretrained", "force_matching", "bptt")
+
+
+FRAMES_PER_UNROLL = 4
+"""Ionic steps whose forces are matched along with each unroll; they cost a tenth of it."""
 
 
 class RelaxationLike(Protocol):
@@ -67,6 +72,8 @@ class Bench:
         huber_delta: of force matching, eV/angstrom.
         anchor: the pretrained model.
         anchor_weight: weight of staying close to its forces.
+        softening: Delta Q below which the loss is quadratic, sqrt(u)*angstrom.
+        force_weight: weight of force matching within BPTT.
     """
 
     potential: Potential
@@ -82,6 +89,8 @@ class Bench:
     huber_delta: float
     anchor: Theta
     anchor_weight: float
+    softening: float
+    force_weight: float
 
     @cached_property
     def force_objective(self) -> Objective:
@@ -92,12 +101,18 @@ class Bench:
     def structure_objective(self) -> Objective:
         """Where relaxations end; built once, likewise."""
         relaxation = relax.relaxation(self.potential, self.rule)
-        return relaxed_structure(
+        structure = relaxed_structure(
             relaxation,
             unroll(relaxation, self.train_steps, Checkpointed("force")),
             self.potential,
             anchor=self.anchor.potential,
             anchor_weight=self.anchor_weight,
+            softening=self.softening,
+        )
+        return (
+            weighted_sum(structure, self.force_objective, self.force_weight)
+            if self.force_weight
+            else structure
         )
 
     @cached_property
@@ -143,7 +158,7 @@ class Bench:
             num_updates=max(1, epochs * self.num_force_batches(settings)),
             clip=settings.clip,
         )
-        return Stage(name, self.force_objective, optimizer, examples, epochs, seconds)
+        return Stage(name, self.force_objective, optimizer, examples, epochs, seconds, settings.averaging)
 
     def bptt_stage(self, settings, seed: int) -> Stage:
         """Learn where relaxations end, by backpropagation through them.
@@ -160,4 +175,13 @@ class Bench:
             clip=settings.clip,
         )
         examples = _cases.bptt_examples(self.cases, self.train, starts, seed)
-        return Stage("bptt", self.structure_objective, optimizer, examples, settings.epochs)
+        if self.force_weight:
+            examples = _cases.with_frames(examples, self.train_frames, FRAMES_PER_UNROLL, seed)
+        return Stage(
+            "bptt",
+            self.structure_objective,
+            optimizer,
+            examples,
+            settings.epochs,
+            averaging=settings.averaging,
+        )

@@ -9,7 +9,7 @@ from bptt_relax.losses._cell import (
     length_rmsd,
     volume_error,
 )
-from bptt_relax.losses._displacement import delta_q, displacement, max_displacement, rmsd
+from bptt_relax.losses._displacement import delta_q, displacement, max_displacement, pseudo_huber, rmsd
 from bptt_relax.losses._matching import energy_mse_per_atom, force_huber, force_mae, force_mse, max_force
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "length_rmsd",
     "max_displacement",
     "max_force",
+    "pseudo_huber",
     "rmsd",
     "volume_error",
 ]

@@ -53,3 +53,16 @@ def rmsd(positions: Positions, reference: Positions, system: System) -> Scalar:
 def max_displacement(positions: Positions, reference: Positions, system: System) -> Scalar:
     """Largest displacement of an atom, angstrom; below 0.25 counts as the same basin. Arguments as `delta_q`."""
     return jnp.max(safe_norm(displacement(positions, reference, system)))
+
+
+def pseudo_huber(distance: Scalar, scale: float) -> Scalar:
+    """sqrt(distance^2 + scale^2) - scale: quadratic well below ``scale``, the distance itself well above.
+
+    The gradient of a plain distance has the same size however small the distance is, so structures that are
+    nearly right pull as hard as those that are wrong. Softened, they let go.
+
+    Args:
+        distance: (), not negative.
+        scale: in the units of the distance; 0 gives the distance back.
+    """
+    return safe_sqrt(distance**2 + scale**2) - scale

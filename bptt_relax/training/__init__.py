@@ -3,7 +3,7 @@
 from bptt_relax.training.checkpoints import Checkpoints
 from bptt_relax.training.evaluation import Relaxed, make_force_error, make_relaxer
 from bptt_relax.training.loop import Example, Interrupted, Progress, Stage, StageResult, fit
-from bptt_relax.training.objectives import LabelledFrame, force_matching, relaxed_structure
+from bptt_relax.training.objectives import LabelledFrame, force_matching, relaxed_structure, weighted_sum
 from bptt_relax.training.optimizers import fine_tuning
 from bptt_relax.training.train_step import Objective, StepReport, TrainState, init_state, make_train_step
 
@@ -27,4 +27,5 @@ __all__ = [
     "make_relaxer",
     "make_train_step",
     "relaxed_structure",
+    "weighted_sum",
 ]

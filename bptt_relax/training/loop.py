@@ -40,6 +40,7 @@ class Stage:
             where it stopped.
         epochs: at most this many.
         seconds: stop after this much training time (steps only: neither compilation nor validation).
+        averaging: weight of the past in the moving average of theta that is validated and returned; 0 for none.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Stage:
     examples: Callable[[int], Iterable[Example]]
     epochs: int
     seconds: float = float("inf")
+    averaging: float = 0.0
 
 
 @dataclass
@@ -173,10 +175,10 @@ def fit(
                 if progress.seconds >= stage.seconds or unapplied >= MOST_SKIPPED_IN_A_ROW:
                     break
             progress.epoch, progress.cursor = progress.epoch + 1, 0
-            score = validate(state.theta)
+            score = validate(state.average)
             improved = score < progress.score
             if improved:
-                best, progress.score, progress.best_epoch = state.theta, score, progress.epoch
+                best, progress.score, progress.best_epoch = state.average, score, progress.epoch
             on_event(
                 {
                     "event": "epoch",
@@ -213,8 +215,10 @@ def _one_update(stage: Stage, state: TrainState, example: Example) -> tuple[Trai
     (value, outcome), gradient = jax.jit(stage.objective.value_and_grad)(state.theta, example.data)
     if int(outcome) == Outcome.STALE_NEIGHBORS and stage.objective.through_rebuilds is not None:
         (value, outcome), gradient = stage.objective.through_rebuilds(state.theta, example.data)
-    update = jax.jit(apply_gradient, static_argnames="optimizer")
-    return jax.block_until_ready(update(state, value, outcome, gradient, optimizer=stage.optimizer))
+    update = jax.jit(apply_gradient, static_argnames=("optimizer", "averaging"))
+    return jax.block_until_ready(
+        update(state, value, outcome, gradient, optimizer=stage.optimizer, averaging=stage.averaging)
+    )
 
 
 def _skip_event(stage: Stage, progress: Progress, example: Example, report) -> dict[str, Any]:

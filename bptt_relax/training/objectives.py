@@ -37,6 +37,7 @@ def relaxed_structure(
     *,
     anchor: Params | None = None,
     anchor_weight: float = 0.0,
+    softening: float = 0.0,
 ) -> Objective:
     """Delta Q between where the relaxation ends and the reference structure.
 
@@ -47,6 +48,8 @@ def relaxed_structure(
         anchor: parameters of the pretrained potential.
         anchor_weight: weight of the mean squared force difference between the potential and its pretrained self
             at the reference structure, sqrt(u) * angstrom / (eV/angstrom)^2.
+        softening: Delta Q below which the loss is quadratic (`losses.pseudo_huber`), sqrt(u) * angstrom; 0 for
+            Delta Q itself.
     """
 
     def forces(params: Params, pair: Pair) -> Forces:
@@ -54,7 +57,7 @@ def relaxed_structure(
         return potential.apply(params, pair.relaxed, pair.system, graph).forces
 
     def end_loss(theta: Theta, positions: Positions, pair: Pair) -> Array:
-        value = losses.delta_q(positions, pair.relaxed, pair.system)
+        value = losses.pseudo_huber(losses.delta_q(positions, pair.relaxed, pair.system), softening)
         if anchor_weight:
             drift = losses.force_mse(
                 forces(theta.potential, pair), lax.stop_gradient(forces(anchor, pair)), pair.system
@@ -100,3 +103,40 @@ def force_matching(potential: Potential, *, delta: float = 0.1) -> Objective:
         return jnp.mean(values), outcome
 
     return Objective(jax.value_and_grad(loss, has_aux=True))
+
+
+def weighted_sum(first: Objective, second: Objective, weight: float) -> Objective:
+    """First + weight * second, on examples that are pairs of their examples.
+
+    Where relaxations end says nothing about the rest of the energy surface; forces added with a small weight keep
+    what BPTT does not look at in place.
+
+    Args:
+        first: an objective.
+        second: an objective whose neighbors cannot go stale on the way (it has no ``through_rebuilds``).
+        weight: of the second, in units of the first per unit of the second.
+
+    Raises:
+        ValueError: ``second`` has a way through rebuilds, which this sum would not take.
+    """
+    if second.through_rebuilds is not None:
+        raise ValueError("weighted_sum takes the objective with rebuilds first")
+
+    def add(one, other):
+        (value, outcome), gradient = one
+        (extra, extra_outcome), extra_gradient = other
+        total = jax.tree.map(lambda a, b: a + weight * b, gradient, extra_gradient)
+        return (value + weight * extra, jnp.maximum(outcome, extra_outcome)), total
+
+    def value_and_grad(theta: Theta, example):
+        return add(first.value_and_grad(theta, example[0]), second.value_and_grad(theta, example[1]))
+
+    if first.through_rebuilds is None:
+        return Objective(value_and_grad)
+    second_alone = jax.jit(second.value_and_grad)
+    return Objective(
+        value_and_grad,
+        lambda theta, example: add(
+            first.through_rebuilds(theta, example[0]), second_alone(theta, example[1])
+        ),
+    )

@@ -36,11 +36,14 @@ class TrainState(NamedTuple):
         theta: parameters.
         opt_state: of the Optax transformation.
         step: () int, updates applied.
+        average: exponential moving average of theta over the updates: what to use in the end. With one structure
+            per update, theta itself jitters around it.
     """
 
     theta: Theta
     opt_state: optax.OptState
     step: Array
+    average: Theta
 
 
 class StepReport(NamedTuple):
@@ -66,7 +69,7 @@ TrainStepFn = Callable[[TrainState, PyTree], tuple[TrainState, StepReport]]
 def init_state(theta: Theta, optimizer: optax.GradientTransformation) -> TrainState:
     """State before the first update; copies theta, so that donation never deletes the caller's."""
     theta = jax.tree.map(jnp.array, theta)
-    return TrainState(theta, optimizer.init(theta), jnp.zeros((), jnp.int32))
+    return TrainState(theta, optimizer.init(theta), jnp.zeros((), jnp.int32), jax.tree.map(jnp.array, theta))
 
 
 def apply_gradient(
@@ -75,22 +78,38 @@ def apply_gradient(
     outcome: Array,
     gradient: Theta,
     optimizer: optax.GradientTransformation,
+    averaging: float = 0.0,
 ) -> tuple[TrainState, StepReport]:
-    """Update theta, or leave everything as it is when the gradient can't be used."""
+    """Update theta, or leave everything as it is when the gradient can't be used.
+
+    Args:
+        state: before.
+        value: loss.
+        outcome: of the relaxation behind it.
+        gradient: of the loss.
+        optimizer: an Optax transformation.
+        averaging: weight of the past in the moving average of theta; 0 for no averaging.
+    """
     usable = jnp.isfinite(value) & all_finite(gradient) & (outcome < Outcome.STALE_NEIGHBORS)
     # A NaN that is only selected away still poisons the optimizer's moments: feed it zeros instead.
     safe = where(usable, gradient, jax.tree.map(jnp.zeros_like, gradient))
     updates, opt_state = optimizer.update(safe, state.opt_state, state.theta)
-    updated = TrainState(optax.apply_updates(state.theta, updates), opt_state, state.step + 1)
+    theta = optax.apply_updates(state.theta, updates)
+    # Early on the average forgets faster, or it would stay at the start for the first 1 / (1 - averaging) updates.
+    weight = jnp.minimum(averaging, state.step / (state.step + 5.0))
+    average = optax.incremental_update(theta, state.average, 1.0 - weight)
+    updated = TrainState(theta, opt_state, state.step + 1, average)
     report = StepReport(value, global_norm(gradient), outcome, usable)
     return where(usable, updated, state), report
 
 
-def make_train_step(objective: Objective, optimizer: optax.GradientTransformation) -> TrainStepFn:
-    """Build the pure step (state, example) -> (state, report)."""
+def make_train_step(
+    objective: Objective, optimizer: optax.GradientTransformation, averaging: float = 0.0
+) -> TrainStepFn:
+    """Build the pure step (state, example) -> (state, report); arguments as for `apply_gradient`."""
 
     def train_step(state: TrainState, example: PyTree) -> tuple[TrainState, StepReport]:
         (value, outcome), gradient = objective.value_and_grad(state.theta, example)
-        return apply_gradient(state, value, outcome, gradient, optimizer)
+        return apply_gradient(state, value, outcome, gradient, optimizer, averaging)
 
     return train_step

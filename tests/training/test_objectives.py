@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_relax import relax, trees, unrolling
+from bptt_relax import losses, relax, systems, trees, unrolling
 from bptt_relax.outcomes import Outcome
-from bptt_relax.training import LabelledFrame, force_matching, relaxed_structure
+from bptt_relax.training import LabelledFrame, force_matching, relaxed_structure, weighted_sum
 
 
 def check_against_differences(function, theta, gradient, rtol):
@@ -58,3 +58,52 @@ def test_stale_frames_are_reported(problem):
         problem.start, trees.stack([frame])
     )
     assert int(outcome) == Outcome.STALE_NEIGHBORS
+
+
+def test_weighted_sum_adds_values_gradients_and_the_worse_outcome(problem):
+    pair = next(iter(problem.pairs.values()))
+    frame = LabelledFrame(pair.initial, jnp.zeros_like(pair.initial), pair.system)
+    forces = force_matching(problem.potential)
+    both = jax.jit(weighted_sum(problem.objective, forces, 7.0).value_and_grad)
+    batch = trees.stack([frame])
+    (value, outcome), gradient = both(problem.start, (pair, batch))
+    (a, a_outcome), a_gradient = jax.jit(problem.objective.value_and_grad)(problem.start, pair)
+    (b, _), b_gradient = jax.jit(forces.value_and_grad)(problem.start, batch)
+    assert float(value) == pytest.approx(float(a + 7.0 * b), rel=1e-12)
+    assert int(outcome) == max(int(a_outcome), Outcome.CONVERGED)
+    for total, one, other in zip(*map(jax.tree.leaves, (gradient, a_gradient, b_gradient)), strict=True):
+        assert jnp.allclose(total, one + 7.0 * other, rtol=1e-10)
+    stale = frame._replace(positions=pair.initial.at[0].add(2.0))
+    assert int(both(problem.start, (pair, trees.stack([stale])))[0][1]) == Outcome.STALE_NEIGHBORS
+
+
+def test_weighted_sum_goes_through_rebuilds_of_the_first(problem):
+    pair = next(iter(problem.pairs.values()))
+    tight = pair._replace(
+        system=systems.with_neighbors(pair.initial, pair.system, problem.potential.graph, skin=0.05)
+    )
+    frame = LabelledFrame(pair.initial, jnp.zeros_like(pair.initial), pair.system)
+    both = weighted_sum(problem.objective, force_matching(problem.potential), 7.0)
+    (expected, _), expected_gradient = jax.jit(both.value_and_grad)(
+        problem.start, (pair, trees.stack([frame]))
+    )
+    (value, _), gradient = both.through_rebuilds(problem.start, (tight, trees.stack([frame])))
+    assert float(value) == pytest.approx(float(expected), rel=1e-10)
+    for one, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True):
+        assert jnp.allclose(one, other, rtol=1e-8)
+    with pytest.raises(ValueError, match="rebuilds first"):
+        weighted_sum(force_matching(problem.potential), problem.objective, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("distance", "value", "slope"), [(0.0, 0.0, 0.0), (4.0, 2.0, 0.8), (3000.0, 2997.0, 1.0)]
+)
+def test_pseudo_huber_lets_go_of_what_is_nearly_right(distance, value, slope):
+    found, gradient = jax.value_and_grad(losses.pseudo_huber)(distance, 3.0)
+    assert float(found) == pytest.approx(value, rel=1e-5)
+    assert float(gradient) == pytest.approx(slope, rel=1e-5)
+
+
+def test_pseudo_huber_without_softening_is_the_distance():
+    assert float(losses.pseudo_huber(jnp.asarray(1.5), 0.0)) == 1.5
+    assert float(jax.grad(losses.pseudo_huber)(0.0, 0.0)) == 0.0

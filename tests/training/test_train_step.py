@@ -71,3 +71,30 @@ def test_one_trace_for_all_structures(problem):
     for pair in problem.pairs.values():
         state, _ = step(state, pair)
     assert len(traces) == 1
+
+
+def test_the_average_follows_and_smooths(problem):
+    """An alternating gradient: theta jumps, its average hardly moves; without averaging it is theta itself."""
+
+    def value_and_grad(theta, sign):
+        return (jnp.asarray(1.0), jnp.asarray(int(Outcome.CONVERGED))), jax.tree.map(
+            lambda leaf: sign * jnp.ones_like(leaf), theta
+        )
+
+    optimizer = optax.sgd(0.1)
+    smoothed = jax.jit(make_train_step(Objective(value_and_grad), optimizer, averaging=0.9))
+    plain = jax.jit(make_train_step(Objective(value_and_grad), optimizer))
+    state = other = init_state(problem.start, optimizer)
+    jumps, drifts = [], []
+    for k in range(60):
+        before = state
+        state, _ = smoothed(state, jnp.asarray((-1.0) ** k))
+        other, _ = plain(other, jnp.asarray((-1.0) ** k))
+        jumps.append(abs(float(state.theta.potential["sigma"] - before.theta.potential["sigma"])))
+        drifts.append(abs(float(state.average.potential["sigma"] - before.average.potential["sigma"])))
+    assert min(jumps) == pytest.approx(0.1)
+    assert max(drifts[-10:]) < 0.011
+    assert float(state.average.potential["sigma"]) == pytest.approx(
+        float(problem.start.potential["sigma"]) - 0.05, abs=0.01
+    )
+    assert float(other.average.potential["sigma"]) == float(other.theta.potential["sigma"])

@@ -48,7 +48,7 @@ class ForceMatchingSettings(Settings):
     """Training on the forces of all ionic steps: the control."""
 
     epochs: int = Field(4, ge=0)
-    """Passes over all ionic steps, before BPTT."""
+    """Passes over all ionic steps at first; more follow until the time is that of BPTT."""
     learning_rate: float = Field(2e-4, gt=0)
     """Of Adam, at the top of its schedule."""
     batch_size: int = Field(4, ge=1)
@@ -57,6 +57,8 @@ class ForceMatchingSettings(Settings):
     """Where the loss turns linear, eV/angstrom."""
     clip: float = Field(1.0, gt=0)
     """Largest norm of a gradient."""
+    averaging: float = Field(0.9, ge=0, lt=1)
+    """Weight of the past in the moving average of the parameters, the model that is validated and used."""
 
 
 class BpttSettings(Settings):
@@ -68,7 +70,11 @@ class BpttSettings(Settings):
     """Of Adam, at the top of its schedule."""
     clip: float = Field(1.0, gt=0)
     """Largest norm of a gradient."""
-    start_from: Literal["force_matching", "pretrained"] = "force_matching"
+    softening: float = Field(0.0, ge=0)
+    """Delta Q below which the loss is quadratic, sqrt(u)*angstrom; 0 for Delta Q itself."""
+    averaging: float = Field(0.9, ge=0, lt=1)
+    """Weight of the past in the moving average of the parameters, the model that is validated and used."""
+    start_from: Literal["pretrained", "force_matching"] = "pretrained"
     """The model that BPTT continues."""
     from_initial: float = Field(0.4, ge=0, le=1)
     """Share of unrolls that start at the initial structure."""
@@ -76,6 +82,8 @@ class BpttSettings(Settings):
     """Share that starts at a random ionic step; the rest starts at the rattled reference structure."""
     rattle: tuple[float, float] = (0.03, 0.1)
     """Range of the standard deviation of the rattle, angstrom."""
+    force_weight: float = Field(0.0, ge=0)
+    """Weight of the force error of random ionic steps, sqrt(u)*angstrom per (eV/angstrom)^2; 0 needs no forces."""
     anchor_weight: float = Field(0.0, ge=0)
     """Weight of staying close to the pretrained forces at the reference structure."""
     learn_rule: bool = False
@@ -127,7 +135,6 @@ PRESETS = {
     "full": SiliconConfig(
         preset="full",
         num_seeds=5,
-        force_matching=ForceMatchingSettings(epochs=6),
-        bptt=BpttSettings(epochs=16),
+        bptt=BpttSettings(epochs=10),
     ),
 }

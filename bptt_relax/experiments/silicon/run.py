@@ -146,6 +146,8 @@ def _experiment(session: Session, data, split: Split, potential, params) -> dict
         huber_delta=config.force_matching.huber_delta,
         anchor=theta,
         anchor_weight=config.bptt.anchor_weight,
+        softening=config.bptt.softening,
+        force_weight=config.bptt.force_weight,
     )
 
     runs: Runs = {stage: [] for stage in STAGES}
@@ -170,7 +172,7 @@ def _experiment(session: Session, data, split: Split, potential, params) -> dict
 
 
 def _train(session: Session, bench: Bench, theta: Theta, seed: int, folder: Path) -> dict[str, Theta]:
-    """Force matching, then BPTT, then force matching again for as long as BPTT took: the control."""
+    """Force matching and BPTT, then force matching again until both had the same time: the control."""
     config, reporter = session.config, session.reporter
     matching = bench.force_matching_stage(config.force_matching, seed, epochs=config.force_matching.epochs)
     num_updates = matching.epochs * bench.num_force_batches(config.force_matching)
@@ -182,17 +184,20 @@ def _train(session: Session, bench: Bench, theta: Theta, seed: int, folder: Path
     reporter.begin(f"seed {seed}: BPTT", config.bptt.epochs * len(bench.train))
     tuned = _timed(session, "bptt", lambda: bench.fit(bptt, start, folder / "bptt"))
 
-    per_epoch = matched.progress.seconds / max(matched.progress.epoch, 1)
+    # Equal compute: what led to BPTT plus BPTT itself, against force matching all the way.
+    spent = matched.progress.seconds if config.bptt.start_from == "pretrained" else 0.0
+    seconds = tuned.progress.seconds - spent
+    if seconds <= 0:
+        return {"force_matching": matched.theta, "bptt": tuned.theta}
+    per_epoch = max(matched.progress.seconds / max(matched.progress.epoch, 1), 0.1)
     control = bench.force_matching_stage(
         config.force_matching,
         seed + 1_000_000,
         name="control",
-        epochs=max(1, math.ceil(tuned.progress.seconds / max(per_epoch, 0.1))),
-        seconds=max(tuned.progress.seconds, 0.1),
+        epochs=max(1, math.ceil(seconds / per_epoch)),
+        seconds=seconds,
     )
-    reporter.begin(
-        f"seed {seed}: force matching again, for the time BPTT took", None, seconds=tuned.progress.seconds
-    )
+    reporter.begin(f"seed {seed}: force matching until it had the time of BPTT", None, seconds=seconds)
     controlled = _timed(session, "control", lambda: bench.fit(control, matched.theta, folder / "control"))
     return {"force_matching": controlled.theta, "bptt": tuned.theta}
 
