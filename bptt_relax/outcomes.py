@@ -4,6 +4,9 @@ Nothing inside a compiled loop raises. A step writes a code into the state, the 
 on, and the host reads the code afterwards and says what happened, with the structure's name.
 """
 
+import os
+import sys
+from collections.abc import Callable
 from enum import IntEnum
 
 
@@ -56,3 +59,29 @@ def check(code: int, name: str) -> None:
     """
     if int(code) >= Outcome.STALE_NEIGHBORS:
         raise RelaxationError(f"structure {name}: {explain(code)}")
+
+
+EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (InputError, 2),
+    (ModelError, 3),
+    (RelaxationError, 4),
+    (FloatingPointError, 4),
+    (MemoryError, 5),
+)
+"""What a program exits with: input, model, numerics, resources."""
+
+
+def run_program(main: Callable[[], int]) -> None:
+    """Run a program's main and exit; expected failures become one sentence and their exit code.
+
+    Args:
+        main: returns the exit code of a success.
+    """
+    # Before JAX is imported: loading a cached CPU program logs pages of processor features (jax issue 38445).
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        code = main()
+    except tuple(kind for kind, _ in EXIT_CODES) as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+    sys.exit(code)

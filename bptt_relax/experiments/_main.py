@@ -1,20 +1,17 @@
-"""What every experiment's ``__main__`` does: presets, overrides, exit codes."""
+"""What every experiment's ``__main__`` does with its command line: presets, files, overrides."""
 
-import os
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import pydantic
 import tyro
 
-from bptt_relax.outcomes import InputError, ModelError, RelaxationError
+from bptt_relax.outcomes import InputError
 
 Config = TypeVar("Config", bound=pydantic.BaseModel)
-
-EXIT_INPUT, EXIT_MODEL, EXIT_NUMERICS, EXIT_RESOURCES = 2, 3, 4, 5
 
 
 def parse(
@@ -50,28 +47,6 @@ def parse(
         prog=program,
         description=_describe(description, presets, default),
     )
-
-
-def run(main: Callable[[], int]) -> None:
-    """Run a program; expected failures become one sentence and their exit code."""
-    # Before JAX is imported: loading a cached CPU program logs pages of processor features (jax issue 38445).
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        code = main()
-    except InputError as error:
-        code = _fail(error, EXIT_INPUT)
-    except ModelError as error:
-        code = _fail(error, EXIT_MODEL)
-    except (RelaxationError, FloatingPointError) as error:
-        code = _fail(error, EXIT_NUMERICS)
-    except MemoryError as error:
-        code = _fail(error, EXIT_RESOURCES)
-    sys.exit(code)
-
-
-def _fail(error: BaseException, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return code
 
 
 def _take(arguments: list[str]) -> tuple[list[str], str | None, Path | None]:

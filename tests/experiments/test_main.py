@@ -5,7 +5,7 @@ import pytest
 
 from bptt_relax.experiments import _main
 from bptt_relax.experiments.silicon.config import PRESETS, SiliconConfig
-from bptt_relax.outcomes import InputError, ModelError, RelaxationError
+from bptt_relax.outcomes import InputError, ModelError, RelaxationError, run_program
 
 
 def parse(monkeypatch, *arguments):
@@ -73,7 +73,7 @@ def test_failures_are_one_sentence_and_an_exit_code(error, code, capsys):
         raise error
 
     with pytest.raises(SystemExit) as exit_info:
-        _main.run(main)
+        run_program(main)
     assert exit_info.value.code == code
     assert capsys.readouterr().err == "error: no\n"
 

@@ -91,9 +91,9 @@ def test_a_damaged_dataset_is_named(tmp_path):
     program = (
         "import sys; from bptt_relax.datasets import _bundle; from pathlib import Path\n"
         f"_bundle.HERE = Path({str(tmp_path)!r})\n"
-        "from bptt_relax.experiments import _main; from bptt_relax.experiments.silicon.__main__ import main\n"
+        "from bptt_relax.outcomes import run_program; from bptt_relax.experiments.silicon.__main__ import main\n"
         f"sys.argv = ['silicon', '--preset', 'smoke', '--out', {str(tmp_path / 'run')!r}]\n"
-        "_main.run(main)"
+        "run_program(main)"
     )
     for file in Path(datasets.__path__[0]).iterdir():
         if file.suffix in (".xz", ".json"):

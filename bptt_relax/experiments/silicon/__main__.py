@@ -2,6 +2,7 @@
 
 from bptt_relax.experiments import _main
 from bptt_relax.experiments.silicon.config import PRESETS, SiliconConfig
+from bptt_relax.outcomes import run_program
 
 DESCRIPTION = (
     "Fine-tune a pretrained potential on DFT relaxations of silicon defects, by force matching and by "
@@ -20,4 +21,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    _main.run(main)
+    run_program(main)

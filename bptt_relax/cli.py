@@ -1,0 +1,154 @@
+"""The command line: parse and dispatch only. ``bptt-relax COMMAND`` is ``python -m bptt_relax COMMAND``.
+
+Nothing heavy is imported before a command needs it: ``--help``, ``check`` and ``models`` answer at once.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from bptt_relax.outcomes import InputError
+
+
+@dataclass(frozen=True)
+class Check:
+    """Read DFT relaxations and say everything that is wrong with them."""
+
+    path: tyro.conf.Positional[Path]
+    """A folder of relaxations (VASP, Quantum ESPRESSO, extended XYZ, ASE; compressed too) or one file."""
+    allow_unconverged: bool = False
+    """Accept relaxations that did not converge."""
+    fmax: float = 0.05
+    """Largest force allowed at the end of a relaxation, eV/angstrom."""
+    reorder: bool = False
+    """Match atoms that were sorted differently at start and end."""
+    rejected_to: Path | None = None
+    """Write what was refused, and why, to this CSV file."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """List the pretrained models, or fetch their weights."""
+
+    fetch: str | None = None
+    """Fetch and verify the weights of this model; a second use needs no network."""
+
+
+@dataclass(frozen=True)
+class Selftest:
+    """Certify a model on this machine: gradients, symmetries, smoothness, step size."""
+
+    model: str
+    """Name of a pretrained model, or a file with weights."""
+    data: Path | None = None
+    """Take the first relaxation found here; a strained silicon vacancy when not given."""
+    steps: int = 10
+    """Length of the unroll that is differentiated."""
+    step_size: float = 0.02
+    """angstrom^2/eV."""
+    decay: float = 0.5
+    """Weight of the previous displacement."""
+    seed: int = 0
+    """Of the random directions."""
+
+
+Command = (
+    Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Models, tyro.conf.subcommand("models")]
+    | Annotated[Selftest, tyro.conf.subcommand("selftest")]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: of the command line; the process's own when not given.
+
+    Returns:
+        exit code: 0 for success, 1 for a certificate that was not given, 2 for input that was refused.
+
+    Raises:
+        InputError: the input is at fault.
+    """
+    command = tyro.cli(
+        Command,
+        prog="bptt-relax",
+        description="Fine-tune interatomic potentials by backpropagation through structural relaxation.\n\n"
+        "Experiments are programs of their own: python -m bptt_relax.experiments.silicon --help",
+        args=arguments,
+    )
+    return {Check: _check, Models: _models, Selftest: _selftest}[type(command)](command)
+
+
+def _check(command: Check) -> int:
+    from bptt_relax import io
+
+    if not command.path.exists():
+        raise InputError(f"cannot read {command.path}: no such file or folder")
+    limits = io.Limits(fmax=command.fmax, allow_unconverged=command.allow_unconverged)
+    found = io.inspect(command.path, limits=limits, reorder=command.reorder)
+    for relaxation in found.relaxations:
+        print(
+            f"{relaxation.name}: {len(relaxation.initial.species)} atoms, {len(relaxation.frames)} steps, "
+            f"largest force at the end {relaxation.fmax:.3f} eV/A"
+        )
+    for note in found.notes:
+        print(f"note: {note}")
+    for problem in found.rejected:
+        print(f"refused: {problem}", file=sys.stderr)
+    if command.rejected_to is not None:
+        io.write_rejected(command.rejected_to, found.rejected)
+    print(f"{len(found.relaxations)} relaxations fit for use, {len(found.rejected)} problems")
+    return 2 if found.rejected else 0
+
+
+def _models(command: Models) -> int:
+    from bptt_relax.potentials import pretrained
+
+    if command.fetch is not None:
+        if command.fetch not in pretrained.MODELS:
+            raise InputError(f"no model {command.fetch!r}; there are {', '.join(pretrained.MODELS)}")
+        pretrained.load(command.fetch)
+        print(f"{command.fetch}: verified, in {pretrained.cache_folder()}")
+        return 0
+    for model in pretrained.MODELS.values():
+        print(
+            f"{model.name:<18} {len(model.elements):>3} elements  cutoff {model.cutoff:.2f} A  "
+            f"{model.functional}  {model.licence}  doi:{model.citation}"
+        )
+    return 0
+
+
+def _selftest(command: Selftest) -> int:
+    from bptt_relax import analysis, io, relax, systems
+    from bptt_relax.potentials import pretrained
+
+    potential, params = pretrained.load(command.model)
+    if command.data is None:
+        structure = _silicon_vacancy()
+    else:
+        structure = io.read_relaxations(command.data, allow_unconverged=True, skip_bad=True)[0].initial
+    positions, system = systems.prepare(structure, potential.graph)
+    rule = relax.chain(relax.momentum(command.step_size, command.decay), relax.cap_displacement(0.1))
+    certificate = analysis.selftest(
+        potential, params, positions, system, rule, command.steps, seed=command.seed
+    )
+    print(analysis.format_certificate(certificate))
+    return 0 if certificate.passed else 1
+
+
+def _silicon_vacancy():
+    """A small strained vacancy: an ideal one is its own minimum under some potentials and would test nothing."""
+    import numpy as np
+    from ase.build import bulk
+
+    from bptt_relax.io import to_structure
+
+    atoms = bulk("Si", cubic=True, a=5.5)
+    del atoms[0]
+    atoms.positions += 0.05 * np.random.default_rng(0).normal(size=atoms.positions.shape)
+    return to_structure(atoms, "silicon vacancy")

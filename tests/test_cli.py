@@ -1,0 +1,62 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bptt_relax import cli, datasets, io
+from bptt_relax.outcomes import InputError
+
+
+def test_help_and_models_are_light():
+    program = (
+        "import sys; from bptt_relax import cli\n"
+        "code = cli.main(['models'])\n"
+        "print(code, sorted({'jax_md', 'torch'} & set(sys.modules)))"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    *models, last = finished.stdout.splitlines()
+    assert last == "0 []"
+    assert any(line.startswith("chgnet-0.3.0") and "PBE" in line for line in models)
+
+
+def test_check_counts_what_is_good_and_names_what_is_not(tmp_path, capsys):
+    good, bad = datasets.load("silicon-defects").relaxations[:2]
+    io.write_relaxations(tmp_path / "good.extxyz", [good])
+    io.write_relaxations(
+        tmp_path / "bad.extxyz",
+        [
+            bad._replace(
+                frames=bad.frames[:3],
+                energies=bad.energies[:3],
+                forces=bad.forces[:3],
+                stresses=bad.stresses[:3],
+            )
+        ],
+    )
+    assert cli.main(["check", str(tmp_path), "--rejected-to", str(tmp_path / "rejected.csv")]) == 2
+    output = capsys.readouterr()
+    assert "1 relaxations fit for use" in output.out
+    assert "bad.extxyz" in output.err
+    assert "bad" in Path(tmp_path / "rejected.csv").read_text()
+    (tmp_path / "bad.extxyz").unlink()
+    assert cli.main(["check", str(tmp_path)]) == 0
+
+
+def test_unknown_model_and_missing_path():
+    with pytest.raises(InputError, match="chgnet-0.3.0"):
+        cli.main(["models", "--fetch", "chgnet-9"])
+    with pytest.raises(InputError, match="cannot read nowhere"):
+        cli.main(["check", "nowhere"])
+
+
+def test_exit_code_of_the_program():
+    command = [sys.executable, "-m", "bptt_relax", "models", "--fetch", "chgnet-9"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 2
+    assert finished.stderr.startswith("error: no model 'chgnet-9'")
+
+
+def test_selftest_certifies_stillinger_weber(capsys):
+    assert cli.main(["selftest", "--model", "stillinger-weber", "--steps", "4"]) == 0, capsys.readouterr().out
+    assert "stillinger-weber: 7 atoms, 4 steps" in capsys.readouterr().out
