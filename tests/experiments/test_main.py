@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +89,10 @@ def test_help_is_fast_and_imports_no_jax():
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert finished.stdout.endswith("[]\n")
     assert "--bptt.learning-rate" in finished.stdout
+
+
+@pytest.mark.parametrize(("file", "preset"), [("config.toml", "full"), ("smoke.toml", "smoke")])
+def test_the_files_people_edit_are_the_presets(monkeypatch, file, preset):
+    path = Path(__file__).parents[2] / "experiments" / "silicon" / file
+    config = parse(monkeypatch, "--config", str(path))
+    assert config.resolved() | {"preset": preset} == PRESETS[preset].resolved()
