@@ -1,20 +1,22 @@
 """The three stages every model goes through: pretrained, force matching (the control), BPTT."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import jax
 
 from bptt_relax import relax
 from bptt_relax.adjoints import Checkpointed
+from bptt_relax.analysis import Stability, hessian_extremes, stability
 from bptt_relax.experiments import _cases
 from bptt_relax.experiments._measure import Ruler
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.potentials import Potential
 from bptt_relax.relax import Theta, UpdateRule
+from bptt_relax.systems import Pair
 from bptt_relax.training import (
     LabelledFrame,
     Objective,
@@ -38,20 +40,45 @@ FRAMES_PER_UNROLL = 4
 class RelaxationLike(Protocol):
     """Settings of a relaxation (see `silicon.config.RelaxationSettings`)."""
 
-    step_size: float
-    decay: float
-    mix: str
-    annealing: float
-    cap: float
-    force_tolerance: float
-    train_steps: int
-    test_steps: int
+    # Properties, because settings are frozen: a protocol's plain attribute would have to be writable.
+    @property
+    def step_size(self) -> float: ...
+    @property
+    def decay(self) -> float: ...
+    @property
+    def mix(self) -> Literal["heavy_ball", "convex"]: ...
+    @property
+    def annealing(self) -> float: ...
+    @property
+    def cap(self) -> float: ...
+    @property
+    def force_tolerance(self) -> float: ...
+    @property
+    def train_steps(self) -> int: ...
+    @property
+    def test_steps(self) -> int: ...
 
 
 def make_rule(settings: RelaxationLike) -> UpdateRule:
     """The paper's frame: momentum on an annealed step, capped."""
     step = relax.momentum(settings.step_size, settings.decay, annealing=settings.annealing, mix=settings.mix)
     return relax.chain(step, relax.cap_displacement(settings.cap))
+
+
+def check_step_size(potential: Potential, rule: UpdateRule, theta: Theta, pairs: Iterable[Pair]) -> Stability:
+    """The step size against the stiffest of the reference structures: beyond its limit gradients explode.
+
+    Args:
+        potential: the model's functions.
+        rule: update rule.
+        theta: the model.
+        pairs: whose reference structures are looked at.
+    """
+    relaxation = relax.relaxation(potential, rule)
+    extremes = jax.jit(
+        lambda pair: hessian_extremes(relaxation, theta, pair.relaxed, pair.system, num_products=12)
+    )
+    return stability(rule, theta.rule, max(float(extremes(pair).largest) for pair in pairs))
 
 
 @dataclass

@@ -20,7 +20,7 @@ from bptt_relax.experiments._measure import (
     summarize,
     to_json,
 )
-from bptt_relax.experiments._stages import STAGES, Bench, make_rule
+from bptt_relax.experiments._stages import STAGES, Bench, check_step_size, make_rule
 from bptt_relax.experiments.silicon import figures
 from bptt_relax.experiments.silicon.config import DataSettings, SiliconConfig
 from bptt_relax.io import write_relaxations
@@ -150,6 +150,11 @@ def _experiment(session: Session, data, split: Split, potential, params) -> dict
         force_weight=config.bptt.force_weight,
     )
 
+    reporter.begin("step size against the stiffest training structure", len(bench.train))
+    steadiness = check_step_size(potential, rule, theta, map(cases.pair, bench.train))
+    reporter.end()
+    (reporter.note if steadiness.stable else reporter.warn)(steadiness.sentence)
+
     runs: Runs = {stage: [] for stage in STAGES}
     runs["pretrained"].append(_measure(session, ruler, theta, held_out, "pretrained", session.folder))
     models: dict[str, Theta] = {"pretrained": theta}
@@ -163,7 +168,7 @@ def _experiment(session: Session, data, split: Split, potential, params) -> dict
         models = {"pretrained": theta} | tuned
         _write_structures(data, runs, folder)
 
-    results = _results(session, data, split, runs)
+    results = _results(session, data, split, runs) | {"stability": steadiness._asdict()}
     paths = _follow(session, tested, cases, data, results, models)
     _workspace.write_json(session.folder / "path.json", paths)
     _workspace.write_json(session.folder / _workspace.RESULTS, results)
