@@ -132,9 +132,5 @@ PRESETS = {
         bptt=BpttSettings(epochs=1),
     ),
     "quick": SiliconConfig(preset="quick"),
-    "full": SiliconConfig(
-        preset="full",
-        num_seeds=5,
-        bptt=BpttSettings(epochs=10),
-    ),
+    "full": SiliconConfig(preset="full", num_seeds=5),
 }
