@@ -1,0 +1,86 @@
+"""``python -m benchmarks``: measure, keep the numbers in one JSON file, print one table, draw the figure."""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from benchmarks import measure, schema, table
+from benchmarks.presets import PRESETS
+from benchmarks.schema import Results
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Measure what gradients through relaxations cost, and compare with other software.
+
+    Attributes:
+        out: JSON file. What an existing one holds is kept, except for what is measured again.
+        preset: ci takes two minutes and needs no weights, laptop a quarter of an hour on two free cores, full hours.
+        only: measure only the cases whose name contains one of these ("chgnet", "sw-63", "convergence").
+        fill: also put the tables into these documents, between their <!-- benchmarks NAME --> marks.
+        figure: also draw the figure into this folder, as adjoint-costs.png and .svg.
+        draw: measure nothing; table and figure from what the file holds.
+    """
+
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE.json")]
+    preset: Literal["ci", "laptop", "full"] = "laptop"
+    only: tuple[str, ...] = ()
+    fill: tuple[Path, ...] = ()
+    figure: Path | None = None
+    draw: bool = False
+
+
+def main(options: Options) -> int:
+    """Do what was asked; exit code 2 where the file can't be used."""
+    try:
+        results = schema.read(options.out) if options.out.exists() else Results(preset=options.preset)
+    except (OSError, ValueError) as error:
+        print(f"error: {options.out} is not a measurement file of this version: {error}", file=sys.stderr)
+        return 2
+    if not options.draw:
+        results = _measure(results, options)
+    elif not options.out.exists():
+        print(f"error: there is no {options.out} to draw from; measure first", file=sys.stderr)
+        return 2
+    table.show(results, Console(width=max(100, Console().width)))
+    for file in options.fill:
+        print(f"filled {', '.join(table.fill(results, file))} of {file}")
+    if options.figure:
+        from benchmarks import figure  # matplotlib, which a table does not need
+
+        for path in figure.draw(results, options.figure):
+            print(f"wrote {path}")
+    return 0
+
+
+def _measure(results: Results, options: Options) -> Results:
+    preset = PRESETS[options.preset]
+    begin = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - begin:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+    def wanted(name: str) -> bool:
+        return not options.only or any(part in name for part in options.only)
+
+    found = {comparison.name: comparison for comparison in results.comparisons}
+    results = results.model_copy(update={"preset": options.preset, "left_out": list(preset.left_out)})
+    for plan in preset.plans:
+        if wanted(plan.case.name):
+            found[plan.case.name] = measure.compare(plan, say)
+            results = results.model_copy(update={"comparisons": list(found.values())})
+            schema.write(options.out, results)
+    if wanted("convergence"):
+        results = results.model_copy(update={"convergence": measure.converge(list(preset.convergence), say)})
+        schema.write(options.out, results)
+    say("done")
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options, prog="python -m benchmarks", description=Options.__doc__)))

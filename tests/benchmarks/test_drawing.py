@@ -1,0 +1,56 @@
+"""Tables and figure, from measurements alone."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from benchmarks import figure, schema, table
+
+
+def shown(results: schema.Results) -> str:
+    text = io.StringIO()
+    table.show(results, Console(file=text, width=120))
+    return text.getvalue()
+
+
+def test_the_table_holds_ratios_refusals_and_targets(results):
+    text = shown(results)
+    assert "Checkpointed: force" in text
+    assert "Implicit at 16: refused: not converged after these steps." in text
+    assert "time, ASE + chgnet / forward" in text
+    assert "abacus, 2 cores" in text
+    assert "left out" in text
+
+
+def test_nothing_measured_is_no_error():
+    assert "not measured" in shown(schema.Results(preset="ci"))
+
+
+def test_documents_are_filled_between_their_marks(results, tmp_path):
+    document = tmp_path / "page.md"
+    document.write_text("before\n<!-- benchmarks targets -->\nold\n<!-- end -->\nafter\n")
+    assert table.fill(results, document) == ["targets"]
+    filled = document.read_text()
+    assert "old" not in filled
+    assert filled.startswith("before\n")
+    assert filled.endswith("\nafter\n")
+    assert "| time / forward, force |" in filled
+    table.fill(results, document)
+    assert document.read_text() == filled
+
+
+@pytest.mark.parametrize("text", ["no marks", "<!-- benchmarks wishes -->\n<!-- end -->"])
+def test_documents_that_cannot_be_filled_are_refused_untouched(results, tmp_path, text):
+    document = tmp_path / "page.md"
+    document.write_text(text)
+    with pytest.raises(ValueError, match="page.md"):
+        table.fill(results, document)
+    assert document.read_text() == text
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_the_figure_is_drawn(results, tmp_path, empty):
+    written = figure.draw(schema.Results(preset="ci") if empty else results, tmp_path)
+    assert [path.name for path in written] == ["adjoint-costs.png", "adjoint-costs.svg"]
+    assert all(path.stat().st_size > 5000 for path in written)
