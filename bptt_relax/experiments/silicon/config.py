@@ -47,7 +47,7 @@ class RelaxationSettings(Settings):
 class ForceMatchingSettings(Settings):
     """Training on the forces of all ionic steps: the control."""
 
-    epochs: int = Field(default=4, ge=0)
+    epochs: int = Field(default=3, ge=0)
     """Passes over all ionic steps at first; more follow until the time is that of BPTT."""
     learning_rate: float = Field(default=2e-4, gt=0)
     """Of Adam, at the top of its schedule."""
@@ -64,7 +64,7 @@ class ForceMatchingSettings(Settings):
 class BpttSettings(Settings):
     """Training on where relaxations end."""
 
-    epochs: int = Field(default=8, ge=0)
+    epochs: int = Field(default=6, ge=0)
     """Passes over the training relaxations."""
     learning_rate: float = Field(default=2e-4, gt=0)
     """Of Adam, at the top of its schedule."""
