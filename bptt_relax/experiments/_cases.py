@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
 
 from bptt_relax import systems, trees
@@ -39,14 +40,18 @@ class Cases:
 
     def frames(self, relaxation: Relaxation) -> list[LabelledFrame]:
         """Every ionic step from the start on, with its forces."""
+        if relaxation.forces is None:
+            raise InputError(
+                f"structure {relaxation.name}: force matching needs the forces of its ionic steps"
+            )
         labelled = []
         for index in range(relaxation.start, len(relaxation.frames)):
             positions, system = systems.prepare(
                 relaxation.frames[index], self.spec, self.layout, skin=self.skin
             )
             padding = positions.shape[0] - len(relaxation.forces[index])
-            forces = np.pad(relaxation.forces[index], ((0, padding), (0, 0))).astype(positions.dtype)
-            labelled.append(LabelledFrame(positions, forces, system))
+            forces = np.pad(relaxation.forces[index], ((0, padding), (0, 0)))
+            labelled.append(LabelledFrame(positions, jnp.asarray(forces, positions.dtype), system))
         return labelled
 
 

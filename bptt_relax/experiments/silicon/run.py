@@ -150,7 +150,7 @@ def _experiment(session: Session, data, split: Split, potential, params) -> dict
         force_weight=config.bptt.force_weight,
     )
 
-    reporter.begin("step size against the stiffest training structure", len(bench.train))
+    reporter.begin("step size against the stiffest training structure")
     steadiness = check_step_size(potential, rule, theta, map(cases.pair, bench.train))
     reporter.end()
     (reporter.note if steadiness.stable else reporter.warn)(steadiness.sentence)
