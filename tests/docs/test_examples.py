@@ -8,18 +8,40 @@ import pytest
 from bptt_relax.outcomes import ModelError
 from bptt_relax.potentials import pretrained
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("document", ["composing-steps.md"])
-def test_examples_run(document, capsys):
+def run_examples(document: str) -> dict:
+    """Execute the Python blocks of a document one after the other and give back what they defined."""
     try:
         pretrained.load("chgnet-0.3.0")
     except ModelError as error:
         pytest.skip(f"no weights: {error}")
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / document).read_text(), flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
+    assert blocks
     namespace: dict = {}
     for block in blocks:
         exec(compile(block, document, "exec"), namespace)
+    return namespace
+
+
+def test_readme():
+    assert float(run_examples("README.md")["value"]) > 0
+
+
+@pytest.mark.slow
+def test_composing_steps(capsys):
+    namespace = run_examples("docs/composing-steps.md")
     assert float(namespace["value"]) > 0
     assert len(capsys.readouterr().out.splitlines()) == 5
+    assert int(namespace["result"].state.steps) > 5
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))]
+)
+def test_links_lead_somewhere(document):
+    text = (ROOT / document).read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    missing = [link for link in links if not ((ROOT / document).parent / link).exists()]
+    assert missing == []
