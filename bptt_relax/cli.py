@@ -55,10 +55,21 @@ class Selftest:
     """Of the random directions."""
 
 
+@dataclass(frozen=True)
+class Publish:
+    """Make a finished run the published one: copy its results and figures to experiments/NAME."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    experiments: Path = Path("experiments")
+    """Folder that holds one folder per experiment."""
+
+
 Command = (
     Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Models, tyro.conf.subcommand("models")]
     | Annotated[Selftest, tyro.conf.subcommand("selftest")]
+    | Annotated[Publish, tyro.conf.subcommand("publish")]
 )
 
 
@@ -81,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
         "Experiments are programs of their own: python -m bptt_relax.experiments.silicon --help",
         args=arguments,
     )
-    return {Check: _check, Models: _models, Selftest: _selftest}[type(command)](command)
+    return {Check: _check, Models: _models, Selftest: _selftest, Publish: _publish}[type(command)](command)
 
 
 def _check(command: Check) -> int:
@@ -139,6 +150,13 @@ def _selftest(command: Selftest) -> int:
     )
     print(analysis.format_certificate(certificate))
     return 0 if certificate.passed else 1
+
+
+def _publish(command: Publish) -> int:
+    from bptt_relax.report.publish import publish
+
+    print(f"published in {publish(command.run, command.experiments)}")
+    return 0
 
 
 def _silicon_vacancy():
