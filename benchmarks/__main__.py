@@ -48,8 +48,12 @@ def main(options: Options) -> int:
         print(f"error: there is no {options.out} to draw from; measure first", file=sys.stderr)
         return 2
     table.show(results, Console(width=max(100, Console().width)))
-    for file in options.fill:
-        print(f"filled {', '.join(table.fill(results, file))} of {file}")
+    try:
+        for file in options.fill:
+            print(f"filled {', '.join(table.fill(results, file))} of {file}")
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     if options.figure:
         from benchmarks import figure  # matplotlib, which a table does not need
 
@@ -76,8 +80,13 @@ def _measure(results: Results, options: Options) -> Results:
             results = results.model_copy(update={"comparisons": list(found.values())})
             schema.write(options.out, results)
     if wanted("convergence"):
-        results = results.model_copy(update={"convergence": measure.converge(list(preset.convergence), say)})
-        schema.write(options.out, results)
+        try:
+            convergence = measure.converge(list(preset.convergence), say)
+        except measure.WorkerError as error:
+            say(str(error))
+        else:
+            results = results.model_copy(update={"convergence": convergence})
+            schema.write(options.out, results)
     say("done")
     return results
 

@@ -141,9 +141,17 @@ def compare(plan: Plan, say: Say) -> Comparison:
         rounds = _rounds(sum(seconds for _, seconds in ready), plan.seconds) if ready else 0
         for r in range(rounds):
             say(f"{case.name}: round {r + 1} of {rounds}")
-            for i in range(len(ready)):
-                entry = ready[(i + r) % len(ready)][0]
-                found[entry].rounds.append(workers[entry].ask("run", entry=entry)["seconds"])
+            running = [entry for entry, _ in ready if not found[entry].note]
+            for i in range(len(running)):
+                measured = found[running[(i + r) % len(running)]]
+                with _noted(measured):
+                    measured.rounds.append(
+                        workers[measured.entry].ask("run", entry=measured.entry)["seconds"]
+                    )
+    for measured in found.values():
+        if measured.note:
+            # Its rounds would no longer be those of the others.
+            measured.rounds = []
     return Comparison(
         name=case.name,
         model=case.model,

@@ -76,6 +76,21 @@ def test_a_failure_is_a_note_and_the_rest_goes_on(pretend):
     assert comparison.get("step").rounds
 
 
+def test_what_dies_in_a_round_has_no_rounds(pretend, monkeypatch):
+    ask = pretend.ask
+
+    def dies(self, do, **request):
+        if do == "run" and request["entry"] == "step" and ("run", "step") in self.log:
+            raise measure.WorkerError("died")
+        return ask(self, do, **request)
+
+    monkeypatch.setattr(pretend, "ask", dies)
+    comparison = measure.compare(plan("forward", "step", seconds=6.0), print)
+    assert comparison.get("step").note == "died"
+    assert comparison.get("step").rounds == []
+    assert len(comparison.get("forward").rounds) == 3
+
+
 def test_refused_gradients_are_not_timed_as_gradients(pretend):
     pretend.norms["implicit"] = math.nan
     measured = measure.compare(plan("implicit"), print).get("implicit")
