@@ -131,12 +131,11 @@ def weighted_sum(first: Objective, second: Objective, weight: float) -> Objectiv
     def value_and_grad(theta: Theta, example):
         return add(first.value_and_grad(theta, example[0]), second.value_and_grad(theta, example[1]))
 
-    if first.through_rebuilds is None:
+    first_rebuilt = first.through_rebuilds
+    if first_rebuilt is None:
         return Objective(value_and_grad)
     second_alone = jax.jit(second.value_and_grad)
     return Objective(
         value_and_grad,
-        lambda theta, example: add(
-            first.through_rebuilds(theta, example[0]), second_alone(theta, example[1])
-        ),
+        lambda theta, example: add(first_rebuilt(theta, example[0]), second_alone(theta, example[1])),
     )

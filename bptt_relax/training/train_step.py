@@ -1,7 +1,7 @@
 """The pure train step. Everything that logs, saves or decides lives elsewhere."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -94,10 +94,10 @@ def apply_gradient(
     # A NaN that is only selected away still poisons the optimizer's moments: feed it zeros instead.
     safe = where(usable, gradient, jax.tree.map(jnp.zeros_like, gradient))
     updates, opt_state = optimizer.update(safe, state.opt_state, state.theta)
-    theta = optax.apply_updates(state.theta, updates)
+    theta = cast(Theta, optax.apply_updates(state.theta, updates))
     # Early on the average forgets faster, or it would stay at the start for the first 1 / (1 - averaging) updates.
     weight = jnp.minimum(averaging, state.step / (state.step + 5.0))
-    average = optax.incremental_update(theta, state.average, 1.0 - weight)
+    average = cast(Theta, optax.incremental_update(theta, state.average, 1.0 - weight))
     updated = TrainState(theta, opt_state, state.step + 1, average)
     report = StepReport(value, global_norm(gradient), outcome, usable)
     return where(usable, updated, state), report
