@@ -39,13 +39,15 @@ class Cases:
         return systems.prepare_pair(start, relaxation.relaxed, self.spec, self.layout, skin=self.skin)
 
     def frames(self, relaxation: Relaxation) -> list[LabelledFrame]:
-        """Every ionic step from the start on, with its forces."""
+        """Every ionic step from the start on that has forces."""
         if relaxation.forces is None:
             raise InputError(
                 f"structure {relaxation.name}: force matching needs the forces of its ionic steps"
             )
         labelled = []
         for index in range(relaxation.start, len(relaxation.frames)):
+            if not np.all(np.isfinite(relaxation.forces[index])):
+                continue
             positions, system = systems.prepare(
                 relaxation.frames[index], self.spec, self.layout, skin=self.skin
             )
