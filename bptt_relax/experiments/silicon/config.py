@@ -64,17 +64,17 @@ class ForceMatchingSettings(Settings):
 class BpttSettings(Settings):
     """Training on where relaxations end."""
 
-    epochs: int = Field(default=6, ge=0)
+    epochs: int = Field(default=8, ge=0)
     """Passes over the training relaxations."""
     learning_rate: float = Field(default=2e-4, gt=0)
     """Of Adam, at the top of its schedule."""
-    clip: float = Field(default=1.0, gt=0)
+    clip: float = Field(default=5.0, gt=0)
     """Largest norm of a gradient."""
-    softening: float = Field(default=0.0, ge=0)
+    softening: float = Field(default=0.3, ge=0)
     """Delta Q below which the loss is quadratic, sqrt(u)*angstrom; 0 for Delta Q itself."""
     averaging: float = Field(default=0.9, ge=0, lt=1)
     """Weight of the past in the moving average of the parameters, the model that is validated and used."""
-    start_from: Literal["pretrained", "force_matching"] = "pretrained"
+    start_from: Literal["force_matching", "pretrained"] = "force_matching"
     """The model that BPTT continues."""
     from_initial: float = Field(default=0.4, ge=0, le=1)
     """Share of unrolls that start at the initial structure."""
@@ -82,7 +82,7 @@ class BpttSettings(Settings):
     """Share that starts at a random ionic step; the rest starts at the rattled reference structure."""
     rattle: tuple[float, float] = (0.03, 0.1)
     """Range of the standard deviation of the rattle, angstrom."""
-    force_weight: float = Field(default=0.0, ge=0)
+    force_weight: float = Field(default=100.0, ge=0)
     """Weight of the force error of random ionic steps, sqrt(u)*angstrom per (eV/angstrom)^2; 0 needs no forces."""
     anchor_weight: float = Field(default=0.0, ge=0)
     """Weight of staying close to the pretrained forces at the reference structure."""
