@@ -2,6 +2,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -62,13 +64,11 @@ def test_a_lock_keeps_others_out_and_goes_away(here):
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(here):
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
     (here / "run").mkdir()
     lock = here / "run" / _workspace.LOCK
-    lock.write_text(json.dumps({"pid": child, "host": socket.gethostname()}))
+    lock.write_text(json.dumps({"pid": gone.pid, "host": socket.gethostname()}))
     with _workspace.locked(here / "run"):
         assert json.loads(lock.read_text())["pid"] == os.getpid()
 
