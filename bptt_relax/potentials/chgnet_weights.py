@@ -92,11 +92,11 @@ def _table(config: Config) -> dict[tuple[str, ...], tuple[str, ...]]:
             table[(*first, ours)] = tuple(f"{name}.mlp_{half}.layers.{layer}.{theirs}" for half in halves)
             if hidden:
                 for half in halves:
-                    table[(*path, "gated", half, ours)] = (f"{name}.mlp_{half}.layers.3.{theirs}",)
+                    table[(*path, "gated", f"{half}_{ours}")] = (f"{name}.mlp_{half}.layers.3.{theirs}",)
         if config.layer_norm:
             for half, norm in zip(halves, ("bn1", "bn2"), strict=True):
-                table[(*path, "gated", f"{half}_norm", "scale")] = (f"{name}.{norm}.weight",)
-                table[(*path, "gated", f"{half}_norm", "bias")] = (f"{name}.{norm}.bias",)
+                table[(*path, "gated", f"{half}_scale")] = (f"{name}.{norm}.weight",)
+                table[(*path, "gated", f"{half}_shift")] = (f"{name}.{norm}.bias",)
 
     for k in range(config.num_updates):
         path, name = (f"atom_update_{k}",), f"atom_conv_layers.{k}"
