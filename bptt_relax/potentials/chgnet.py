@@ -60,7 +60,7 @@ PUBLISHED = Config()
 
 
 def silu(x: Array) -> Array:
-    """x times its logistic function, through tanh: on CPU half the price of an exponential and a division."""
+    """The input times its logistic function, through tanh: on CPU half the price of an exponential and a division."""
     return x * sigmoid(x)
 
 
