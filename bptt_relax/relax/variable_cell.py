@@ -16,12 +16,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.scipy.linalg import expm
 
-from bptt_relax._types import Array, Cell, Displacement, Forces, Positions, PyTree, Scalar, Stress
+from bptt_relax._types import Array, Cell, Forces, Positions, PyTree, Scalar, Stress
 from bptt_relax.outcomes import Outcome
 from bptt_relax.potentials import Potential
 from bptt_relax.relax._contract import Evaluation, Relaxation, RelaxState, UpdateRule
+from bptt_relax.relax._exponential import matrix_exp
 from bptt_relax.relax._step import check_tolerances, conclude, evaluation, initial_state
 from bptt_relax.relax._strain import Strain, periodic_span, projection
 from bptt_relax.systems import System
@@ -131,15 +131,15 @@ def variable_cell_relaxation(
 
             rows = with_cell_rows(system)
             asked, rule_state = rule.update(theta.rule, deformed.forces, cell_state.rule, rows)
-            displacement = _split(jnp.where(rows.free, asked, 0.0))
-            strained = project(displacement.cell, span)
-            L = cell_state.log_deformation + strained / scale
-            F = _exp(L)
+            displacement = jnp.where(rows.free, asked, 0.0)
+            moves, strains = displacement[:-3], project(displacement[-3:], span)
+            L = cell_state.log_deformation + strains / scale
+            F = matrix_exp(L)
             max_force = lax.stop_gradient(jnp.max(safe_norm(deformed.forces[:-3])))
             max_stress = lax.stop_gradient(deformed.max_stress)
-            step_norm = jnp.sqrt(jnp.sum(displacement.atoms**2) + jnp.sum(strained**2))
+            step_norm = jnp.sqrt(jnp.sum(moves**2) + jnp.sum(strains**2))
             moved = RelaxState(
-                positions=(deformed.y + displacement.atoms) @ F.T,
+                positions=(deformed.y + moves) @ F.T,
                 cell=cell_state.reference @ F.T,
                 rule=cell_state._replace(rule=rule_state, log_deformation=L, max_stress=max_stress),
                 steps=state.steps + 1,
@@ -188,31 +188,17 @@ def with_cell_rows(system: System) -> System:
     )
 
 
-class _Split(NamedTuple):
-    atoms: Displacement
-    cell: Array
-
-
-def _split(rows: Array) -> _Split:
-    return _Split(rows[:-3], rows[-3:])
-
-
 def _scale(cell_factor: float | None, system: System, dtype: jnp.dtype) -> Scalar:
     if cell_factor is not None:
         return jnp.asarray(cell_factor, dtype)
     return jnp.maximum(jnp.sum(system.mask), 1).astype(dtype)
 
 
-def _exp(L: Array) -> Array:
-    # One squaring is exact up to strains that no structure survives; the default, 16, are sixteen branches to trace.
-    return expm(L, max_squarings=1)
-
-
 def _deformed(
     state: RelaxState, here: Evaluation, system: System, scale: Scalar, project, pressure: float
 ) -> Deformed:
     """Generalized coordinates and forces where a relaxation stands."""
-    F, frechet_transposed = jax.vjp(_exp, state.rule.log_deformation)
+    F, frechet_transposed = jax.vjp(matrix_exp, state.rule.log_deformation)
     inverse = jnp.linalg.inv(F)
     on_atoms = jnp.where(system.free, here.forces @ F, 0.0)
     volume = jnp.abs(jnp.linalg.det(state.cell))
