@@ -48,17 +48,18 @@ def main(options: Options) -> int:
         print(f"error: there is no {options.out} to draw from; measure first", file=sys.stderr)
         return 2
     table.show(results, Console(width=max(100, Console().width)))
-    try:
-        for file in options.fill:
-            print(f"filled {', '.join(table.fill(results, file))} of {file}")
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    picture = None
     if options.figure:
         from benchmarks import figure  # matplotlib, which a table does not need
 
-        for path in figure.draw(results, options.figure):
-            print(f"wrote {path}")
+        picture, _ = written = figure.draw(results, options.figure)
+        print(f"wrote {', '.join(map(str, written))}")
+    try:
+        for file in options.fill:
+            print(f"filled {', '.join(table.fill(results, file, picture))} of {file}")
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -10,13 +10,16 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from benchmarks import cases
 from benchmarks.contract import Case
 from benchmarks.schema import Convergence
 from benchmarks.strategies import WINDOW
 from bptt_relax import unrolling
-from bptt_relax.adjoints import Checkpointed, Guided, Implicit, Truncated
+from bptt_relax._types import Array
+from bptt_relax.adjoints import Adjoint, Checkpointed, Guided, Implicit, Truncated
+from bptt_relax.relax import Relaxation
 from bptt_relax.trees import safe_norm
 
 MODEL = "stillinger-weber"
@@ -40,7 +43,7 @@ def measure(atoms: int, longest: int) -> Convergence:
         longest: steps of the longest relaxation; the reference takes four times as many.
     """
     exact, _ = _gradient(_ANYWHERE, atoms, 4 * longest)(4 * longest)
-    lengths = np.unique(np.geomspace(4, longest, 22).round().astype(int))
+    lengths = np.unique(np.linspace(4, longest, 41).round().astype(int))
     errors: dict[str, list[float | None]] = {}
     forces: list[float] = []
     for name, adjoint in STRATEGIES.items():
@@ -54,20 +57,21 @@ def measure(atoms: int, longest: int) -> Convergence:
     )
 
 
-def _gradient(adjoint, atoms: int, longest: int):
+def _gradient(adjoint: Adjoint, atoms: int, longest: int):
     """Build (steps) -> gradient over logarithms of parameters, and the largest force where the relaxation ends.
 
-    One compilation serves all lengths: a state that counts as having made steps makes only the remaining ones.
+    One compilation serves all lengths: the relaxation stands still once it has made its steps.
     """
     prepared = cases.problem(Case(MODEL, atoms, longest))
-    relaxation, theta, system = prepared.relaxation, prepared.theta, prepared.system
-    run = unrolling.unroll(relaxation, longest, adjoint)
+    theta, system = prepared.theta, prepared.system
 
     @jax.jit
-    def gradient(done):
+    def gradient(steps):
+        relaxation = _standing_still_after(prepared.relaxation, steps)
+        run = unrolling.unroll(relaxation, longest, adjoint)
+
         def loss(theta):
-            start = relaxation.init(theta, prepared.positions, system)._replace(steps=done)
-            final = run(theta, start, system).state
+            final = run(theta, relaxation.init(theta, prepared.positions, system), system).state
             return jnp.sum((final.positions - prepared.target) ** 2), final
 
         by_parameter, final = jax.grad(loss, has_aux=True)(theta)
@@ -76,10 +80,24 @@ def _gradient(adjoint, atoms: int, longest: int):
         return jnp.stack(jax.tree.leaves(by_logarithm)), jnp.max(safe_norm(forces))
 
     def of(steps: int) -> tuple[np.ndarray, float]:
-        found, force = gradient(jnp.asarray(longest - steps, jnp.int32))
+        found, force = gradient(jnp.asarray(steps, jnp.int32))
         return np.asarray(found), float(force)
 
     return of
+
+
+def _standing_still_after(relaxation: Relaxation, steps: Array) -> Relaxation:
+    """The same relaxation with a number of steps that is not known when it is compiled."""
+
+    def advance(evaluate, theta, state, system):
+        return lax.cond(
+            state.steps < steps,
+            lambda s: relaxation.advance(evaluate, theta, s, system),
+            lambda s: s,
+            state,
+        )
+
+    return relaxation._replace(advance=advance)
 
 
 if __name__ == "__main__":

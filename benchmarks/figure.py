@@ -1,7 +1,8 @@
 """The figure of docs/choosing-an-adjoint.md: what each strategy costs and what it gets wrong. Measures nothing."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -72,18 +73,18 @@ def _memory(axes: "Axes", results: Results, model: str, title: str, names: tuple
     """Scratch memory against the number of steps; torch's, which has no plan, as it was seen."""
     axes.set_title(title)
     axes.set_xlabel("steps T")
-    axes.set_ylabel("memory (MB)")
+    axes.set_ylabel("memory")
     group = _group(results, model)
     ends = []
     for name in names:
-        points = [(c.steps, m.temp_bytes / 1e6) for c in group if (m := c.get(name)) and m.temp_bytes]
+        points = [(c.steps, m.temp_bytes) for c in group if (m := c.get(name)) and m.temp_bytes]
         ends += _line(axes, points, LOOKS[name])
     for name in ("torch", "torch-checkpointed"):
         for c in group:
             measured = c.get(name)
             if measured and measured.peak_bytes:
-                _point(axes, c.steps, measured.peak_bytes / 1e6, LOOKS[name])
-    _finish(axes, ends, group)
+                _point(axes, c.steps, measured.peak_bytes, LOOKS[name])
+    _finish(axes, ends, group, _byte_ticks)
 
 
 def _time(axes: "Axes", results: Results) -> None:
@@ -98,34 +99,30 @@ def _time(axes: "Axes", results: Results) -> None:
         ends += _line(axes, [(steps, s.middle) for steps, s in spreads if s], LOOKS[name])
     if group:
         axes.axhline(1.0, color=style.MUTED, lw=0.8, ls=":")
-    _finish(axes, ends, group)
+    _finish(axes, ends, group, style.plain_log_ticks)
 
 
 def _error(axes: "Axes", convergence: Convergence | None) -> None:
-    """Error of each gradient against how far the relaxation has come."""
-    axes.set_title("Error of the gradient")
-    axes.set_xlabel("largest force where the relaxation ends (eV/Å)")
-    axes.set_ylabel("relative to the minimum's gradient")
+    """Error of each gradient against the length of the relaxation, and how far that has converged."""
+    axes.set_title("Error: Stillinger-Weber" + (f", {convergence.atoms} atoms" if convergence else ""))
+    axes.set_xlabel("steps T")
+    axes.set_ylabel("distance to the minimum's gradient")
     if convergence is None:
         _empty(axes)
         return
+    axes.set_yscale("log")
+    axes.set_xlim(0, convergence.steps[-1])
     ends = []
     for name, errors in convergence.errors.items():
-        points = [
-            (force, error)
-            for force, error in zip(convergence.max_force, errors, strict=True)
-            if error is not None and error > ROUNDING and force > ROUNDING
-        ]
         look = LOOKS[name] if name != "force" else LOOKS[name]._replace(label="unrolled")
-        ends += _line(axes, points, look, size=2.5)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    # The relaxation goes from left to right.
-    axes.invert_xaxis()
-    for axis in (axes.xaxis, axes.yaxis):
-        _powers_of_ten(axis)
+        known = zip(convergence.steps, errors, strict=True)
+        points = [(steps, error) for steps, error in known if error is not None and error > ROUNDING]
+        ends += _line(axes, points, look, size=0.0)
+    points = [(s, f) for s, f in zip(convergence.steps, convergence.max_force, strict=True) if f > ROUNDING]
+    ends += _line(axes, points, Look("force (eV/Å)", style.MUTED, ":"), size=0.0)
+    _powers_of_ten(axes.yaxis)
     axes.grid(axis="y")
-    style.label_ends(axes, ends)
+    _label(axes, ends)
 
 
 def _group(results: Results, model: str) -> list[Comparison]:
@@ -144,25 +141,46 @@ def _line(axes: "Axes", points: list[tuple[float, float]], look: Look, size: flo
 
 def _point(axes: "Axes", x: float, y: float, look: Look) -> None:
     axes.plot(x, y, ls="none", marker=look.marker, ms=5.5, mfc="white", mec=look.color, mew=1.3)
-    axes.annotate(look.label, (x, y), xytext=(7, -3), textcoords="offset points", color=look.color)
+    # Below on the right, where a line that rises through the point does not go.
+    axes.annotate(look.label, (x, y), xytext=(6, -12), textcoords="offset points", color=look.color)
 
 
-def _finish(axes: "Axes", ends: list[tuple], group: list[Comparison]) -> None:
+def _finish(axes: "Axes", ends: list[tuple], group: list[Comparison], ticks: Callable[[Any], None]) -> None:
     if not ends:
         _empty(axes)
         return
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     shortest, longest = group[0].steps, group[-1].steps
-    ticks = [t for t in (4, 16, 64, 256, 1024, 4096) if shortest <= t <= longest] or [shortest]
-    axes.set_xticks(ticks, [str(t) for t in ticks])
+    steps = [t for t in (4, 16, 64, 256, 1024, 4096) if shortest <= t <= longest] or [shortest]
+    axes.set_xticks(steps, [str(t) for t in steps])
     axes.minorticks_off()
-    style.plain_log_ticks(axes.yaxis)
+    ticks(axes.yaxis)
     axes.grid(axis="y")
+    _label(axes, ends)
+
+
+def _label(axes: "Axes", ends: list[tuple]) -> None:
+    """Name the lines, once the limits that place the names are final."""
+    axes.set_ylim(axes.get_ylim())
     style.label_ends(axes, ends)
 
 
-def _powers_of_ten(axis) -> None:
+def _byte_ticks(axis: Any) -> None:
+    """Ticks at 1, 10 and 100 kB, MB, GB."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    def written(size: float, _) -> str:
+        power = min(3, max(1, int(np.log10(size) / 3 + 1e-9)))
+        return f"{size / 1000**power:g} {('kB', 'MB', 'GB')[power - 1]}"
+
+    axis.set_major_locator(LogLocator(base=10, numticks=12))
+    axis.set_minor_locator(LogLocator(base=10, subs=tuple(range(2, 10)), numticks=12))
+    axis.set_major_formatter(FuncFormatter(written))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _powers_of_ten(axis: Any) -> None:
     """Powers in plain characters: nothing here is set as mathematics."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 

@@ -75,7 +75,7 @@ PRESETS: dict[str, Preset] = {
             _chgnet(216, 16, ("forward", "force"), seconds=30.0),
             _chgnet(63, 160, ("forward", "implicit", "implicit-loose"), seconds=60.0),
         ),
-        convergence=(31, 512),
+        convergence=(31, 160),
         left_out=(
             "CHGNet run for more than 160 steps (memory at 1024 is the compiler's plan), or 16 with 216 atoms",
             "CHGNet with equinox, optimistix, segments, guided and truncated gradients",
@@ -93,6 +93,6 @@ PRESETS: dict[str, Preset] = {
             ),
             _chgnet(63, 160, ("forward", "implicit", "implicit-loose", "optimistix"), seconds=120.0),
         ),
-        convergence=(63, 1024),
+        convergence=(63, 200),
     ),
 }

@@ -1,5 +1,6 @@
 """Measurements as tables: for the terminal, and as Markdown blocks that documents are filled with."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from benchmarks.entries import ENTRIES
 from benchmarks.schema import Comparison, Measured, Results
 
 NOTHING = "–"
+ALTERNATIVE = "Memory and time of each adjoint against the number of steps, and how far off each gradient is"
+_SOFTWARE = ("jax", "jax-md", "flax", "equinox", "optimistix", "torch", "chgnet")
 MODELS = {"stillinger-weber": "Stillinger-Weber", "chgnet-0.3.0": "CHGNet 0.3.0"}
 
 
@@ -43,12 +46,13 @@ def show(results: Results, console: Console) -> None:
             console.print(_rich(grid))
 
 
-def fill(results: Results, file: Path) -> list[str]:
+def fill(results: Results, file: Path, picture: Path | None = None) -> list[str]:
     """Replace what stands between ``<!-- benchmarks NAME -->`` and ``<!-- end -->`` in a document.
 
     Args:
         results: the measurements.
         file: a Markdown document.
+        picture: what a block called ``figure`` shows; such a block is left alone without one.
 
     Returns:
         Names of the blocks that were filled.
@@ -60,15 +64,21 @@ def fill(results: Results, file: Path) -> list[str]:
 
     def block(match: re.Match) -> str:
         name = match[1]
-        if name not in BLOCKS:
-            raise ValueError(f"{file} asks for the block {name!r}; there are {', '.join(BLOCKS)}")
+        if name == "figure" and picture is None:
+            return match[0]
+        if name != "figure" and name not in BLOCKS:
+            raise ValueError(f"{file} asks for the block {name!r}; there are figure, {', '.join(BLOCKS)}")
         found.append(name)
-        text = "\n\n".join(_markdown(grid) for grid in BLOCKS[name](results)) or "Not measured."
+        if name == "figure":
+            text = f"![{ALTERNATIVE}]({Path(os.path.relpath(picture, file.parent)).as_posix()})"
+        else:
+            text = "\n\n".join(_markdown(grid) for grid in BLOCKS[name](results)) or "Not measured."
         return f"<!-- benchmarks {name} -->\n{text}\n<!-- end -->"
 
     pattern = re.compile(r"<!-- benchmarks (\w+) -->\n.*?<!-- end -->", re.DOTALL)
-    text = pattern.sub(block, file.read_text(encoding="utf-8"))
-    if not found:
+    before = file.read_text(encoding="utf-8")
+    text = pattern.sub(block, before)
+    if not pattern.search(before):
         raise ValueError(f"{file} has no <!-- benchmarks NAME --> ... <!-- end --> to fill")
     file.write_text(text, encoding="utf-8")
     return found
@@ -133,7 +143,7 @@ def conditions(results: Results) -> list[Grid]:
             ("device", f"{found.get('device', {}).get('backend')}, {found.get('device', {}).get('kind')}"),
             (
                 "software",
-                ", ".join(f"{name} {packages.get(name)}" for name in ("jax", "jax-md", "flax", "numpy")),
+                ", ".join(f"{name} {packages[name]}" for name in _SOFTWARE if packages.get(name)),
             ),
             ("precision", str(found.get("precision", {}).get("floats"))),
             ("commit", str(found.get("commit"))[:12]),

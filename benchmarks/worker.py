@@ -12,11 +12,14 @@ import os
 import re
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
 from benchmarks.contract import Case, Program
 from benchmarks.entries import ENTRIES
+
+PEERS = ("equinox", "lineax", "optimistix", "torch", "chgnet")
 
 
 class Worker:
@@ -32,6 +35,9 @@ class Worker:
         found = environment()
         # The command of the worker says nothing; that of the suite is the same for all.
         del found["command"]
+        for package in PEERS:
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                found["packages"][package] = metadata.version(package)
         return found | {"processor": processor()}
 
     def do_build(self, entry: str, case: list) -> dict[str, Any]:

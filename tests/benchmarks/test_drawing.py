@@ -40,6 +40,15 @@ def test_documents_are_filled_between_their_marks(results, tmp_path):
     assert document.read_text() == filled
 
 
+def test_the_figure_is_shown_where_it_was_drawn(results, tmp_path):
+    document = tmp_path / "docs" / "page.md"
+    document.parent.mkdir()
+    document.write_text("<!-- benchmarks figure -->\n<!-- end -->\n")
+    assert table.fill(results, document) == []
+    assert table.fill(results, document, tmp_path / "docs" / "figures" / "adjoint-costs.png") == ["figure"]
+    assert "](figures/adjoint-costs.png)" in document.read_text()
+
+
 @pytest.mark.parametrize("text", ["no marks", "<!-- benchmarks wishes -->\n<!-- end -->"])
 def test_documents_that_cannot_be_filled_are_refused_untouched(results, tmp_path, text):
     document = tmp_path / "page.md"
