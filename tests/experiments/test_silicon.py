@@ -29,27 +29,28 @@ def start(out, *arguments):
     return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def finish(process, code):
+    """What it said on standard error, once it ended with this exit code."""
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    return errors
+
+
 @pytest.mark.slow
 def test_smoke_run_survives_an_interruption(tmp_path):
     out = tmp_path / "run"
     process = start(out)
     metrics = out / "metrics.jsonl"
     while not (metrics.is_file() and '"step"' in metrics.read_text()):
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, finish(process, 0)
         time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    assert process.wait(120) == 130
-    assert "--resume" in process.stderr.read()
+    assert "--resume" in finish(process, 130)
     assert not (out / "results.json").exists()
     assert not (out / "lock").exists()
 
-    process = start(out)
-    assert process.wait(60) == 2
-    assert "is not empty" in process.stderr.read()
-
-    process = start(out, "--resume", "--bptt.epochs", "2")
-    assert process.wait(60) == 2
-    assert "bptt.epochs: 1 -> 2" in process.stderr.read()
+    assert "is not empty" in finish(start(out), 2)
+    assert "bptt.epochs: 1 -> 2" in finish(start(out, "--resume", "--bptt.epochs", "2"), 2)
 
     process = start(out, "--resume")
     output, errors = process.communicate(timeout=600)
