@@ -85,24 +85,6 @@ def test_gradient_through_adam(pair, pair_params, make_cell, prepare, assert_gra
     assert_gradient(of_both, (relax.Theta(pair_params, rule.hyper), positions), step=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("transformation", "message"),
-    [
-        (optax.adamw(0.01), "weight decay"),
-        (optax.lamb(0.01), "trust ratios"),
-        (optax.lbfgs(), "L-BFGS"),
-        (optax.adam(0.01), "eps_root"),
-        (optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1)), "cap_displacement"),
-        (optax.chain(optax.centralize(), optax.sgd(0.1)), "means over rows"),
-        (optax.noisy_sgd(0.1, key=jax.random.key(0)), "noise"),
-    ],
-    ids=["adamw", "lamb", "lbfgs", "adam", "clip", "centralize", "noise"],
-)
-def test_transformations_that_cannot_be_rules_are_refused(transformation, message):
-    with pytest.raises(ValueError, match=message):
-        relax.from_optax(transformation)
-
-
 def test_precision_of_an_optax_rule_is_that_of_the_forces():
     rule = relax.from_optax(optax.adam(optax.linear_schedule(0.01, 0.001, 10), eps_root=1e-12))
     system = systems.System(

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.constraints import FixAtoms, FixCartesian
-from ase.io import read, write
 from ase.optimize import FIRE
 
 from bptt_relax import io, losses, relax, unrolling
@@ -97,14 +96,3 @@ def test_a_held_structure_converges_by_the_forces_on_what_is_free(pair, theta, s
     forces = relaxation.evaluate(theta, result.state.positions, system.cell, everything).forces
     assert np.max(np.abs(forces[~np.asarray(system.free)])) > 0.05
     assert np.max(np.abs(forces[np.asarray(system.free)])) < 1e-3
-
-
-def test_selective_dynamics_of_vasp_is_the_same_constraint(held, tmp_path):
-    """VASP holds fractional components; in a cell along the axes those are Cartesian ones."""
-    boxed = held.copy()
-    boxed.set_cell(np.diag([8.0, 5.0, 5.0]))
-    write(tmp_path / "POSCAR", boxed, format="vasp")
-    assert "elective" in (tmp_path / "POSCAR").read_text()
-    again = io.to_structure(read(tmp_path / "POSCAR", format="vasp"), "vasp")
-    np.testing.assert_array_equal(again.free, io.to_structure(boxed, "ase").free)
-    np.testing.assert_array_equal(again.free.sum(axis=1), [3, 0, 1, 3])
