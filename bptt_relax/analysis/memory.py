@@ -258,7 +258,7 @@ def parse_bytes(text: str) -> float:
     Raises:
         ValueError: none of these.
     """
-    found = re.fullmatch(r"\s*([0-9.]+)\s*([kmgt]i?)?b?\s*", text.lower())
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([kmgt]i?)?b?\s*", text.lower())
     if found is None:
         raise ValueError(f"memory size {text!r} is not understood: write for example 8GB, 500MB or 2GiB")
     return float(found[1]) * _UNITS[found[2] or ""]

@@ -24,6 +24,12 @@ def test_guided_is_the_weighted_sum_of_its_parts(converging, assert_close):
     )
 
 
+def test_guided_is_exact_once_the_window_converges(converging, exact, assert_close):
+    (guided, _), result = converging.gradient(Guided(150, implicit=TIGHT))
+    assert int(result.state.steps) < 150
+    assert_close(guided.potential, exact[0][0].potential, 1e-8)
+
+
 def test_guided_is_the_window_alone_where_the_implicit_part_is_refused(converging, assert_close):
     guided, _ = converging.gradient(Guided(5, weight=0.3, implicit=TIGHT), 9)
     window, _ = converging.gradient(Truncated(first=5), 9)

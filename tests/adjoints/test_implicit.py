@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bptt_relax import potentials, relax, trees
-from bptt_relax.adjoints import Checkpointed, FrozenGeometry, Guided, Implicit
+from bptt_relax.adjoints import Checkpointed, FrozenGeometry, Guided, Implicit, Usable
+from bptt_relax.outcomes import Outcome, RelaxationError
 from bptt_relax.relax import Theta
 
 TIGHT = Implicit(tolerance=1e-12)
@@ -17,6 +18,15 @@ TIGHT = Implicit(tolerance=1e-12)
 @pytest.fixture(scope="module")
 def implicit(converging):
     return converging.gradient(TIGHT)
+
+
+def test_agrees_with_the_unrolled_gradient_at_a_fixed_point(implicit, exact, assert_close):
+    (theta, _), result = implicit
+    (unrolled, _), reference = exact
+    assert int(reference.outcome) == Outcome.CONVERGED
+    assert float(reference.residual) < 1e-11
+    assert_close(theta.potential, unrolled.potential, 1e-8)
+    assert_close(result.state, reference.state, 1e-12)
 
 
 def test_agrees_with_finite_differences(converging, implicit):
@@ -63,6 +73,34 @@ def test_cell(converging, assert_close):
     assert_close(gradient(TIGHT), unrolled, 1e-7)
 
 
+def test_held_components(make_problem, crystal, assert_close):
+    free = np.ones((4, 3), bool)
+    free[0] = False
+    free[2, 1] = False
+    problem = make_problem(crystal, free=free)
+    (unrolled, _), result = problem.gradient(Checkpointed("force"), 300)
+    assert int(result.outcome) == Outcome.CONVERGED
+    (theta, _), _ = problem.gradient(TIGHT, 300)
+    assert_close(theta.potential, unrolled.potential, 1e-8)
+
+
+def test_cluster(make_problem, cluster, assert_close):
+    """Six rigid motions instead of three; a loss that does not see rotations agrees with the unrolled gradient."""
+    problem = make_problem(cluster)
+
+    def gradient(adjoint):
+        value = problem.value(adjoint, 300)
+
+        def spread(params):
+            theta = Theta(params, problem.theta.rule)
+            x = value(theta, problem.positions, problem.system)[1].state.positions
+            return jnp.sqrt(jnp.sum((x[0] - x[1]) ** 2)) + 0.3 * jnp.sum((x[1] - x[3]) ** 2)
+
+        return jax.jit(jax.grad(spread))(problem.theta.potential)
+
+    assert_close(gradient(TIGHT), gradient(Checkpointed("force")), 1e-7)
+
+
 def test_side_by_side_and_one_after_the_other(converging, implicit):
     """vmap and lax.map, with a structure among them that is not converged and one that is masked away."""
     p = converging
@@ -86,6 +124,50 @@ def test_side_by_side_and_one_after_the_other(converging, implicit):
             assert float(gradients[name][1]) == 0.0
 
 
+@pytest.fixture(scope="module")
+def early(converging):
+    """After six steps, far from the fixed point."""
+    return converging.gradient(Checkpointed("force"), 6)
+
+
+class TestUnconverged:
+    def test_refused_as_nan(self, converging):
+        (theta, _), result = converging.gradient(TIGHT, 6)
+        assert int(result.outcome) == Outcome.RUNNING
+        assert all(bool(jnp.isnan(leaf)) for leaf in jax.tree.leaves(theta.potential))
+
+    def test_left_out_as_zero(self, converging):
+        (theta, _), _ = converging.gradient(dataclasses.replace(TIGHT, on_unusable="zero"), 6)
+        assert all(float(leaf) == 0.0 for leaf in jax.tree.leaves(theta))
+
+    def test_unrolled_instead(self, converging, early, assert_close):
+        (theta, start), _ = converging.gradient(dataclasses.replace(TIGHT, on_unusable="unroll"), 6)
+        assert_close((theta, start), early[0], 1e-12)
+
+    def test_a_result_that_nobody_asks_for_is_no_reason_to_refuse(self, converging):
+        value = converging.value(TIGHT, 6)
+        gradient = jax.grad(lambda t: 0.0 * value(t, converging.positions, converging.system)[0])(
+            converging.theta
+        )
+        assert all(float(leaf) == 0.0 for leaf in jax.tree.leaves(gradient))
+
+    def test_report(self, converging, early, exact):
+        report = jax.jit(
+            lambda state: TIGHT.report(
+                converging.relaxation, converging.theta, state, converging.system, state.positions
+            )
+        )
+        unconverged = report(early[1].state)
+        assert int(unconverged.usable) == Usable.NOT_CONVERGED
+        with pytest.raises(RelaxationError, match=r"structure Si4: .*not at a fixed point.*largest force"):
+            unconverged.check("Si4")
+        converged = report(exact[1].state)
+        converged.check("Si4")
+        assert float(converged.max_force) < 1e-10
+        assert float(converged.residual) <= 1e-12
+        assert 0 < int(converged.iterations) <= 15
+
+
 def springs(constants):
     """A relaxation in a harmonic well at the origin of each atom, with these force constants; fixed, not projected."""
 
@@ -98,6 +180,47 @@ def springs(constants):
     rule = relax.descent(0.1)
     base = relax.relaxation(potentials.stillinger_weber(), rule)
     return base._replace(evaluate=evaluate, evaluate_lean=None), Theta({"rest": jnp.asarray(0.3)}, rule.hyper)
+
+
+@pytest.fixture(scope="module")
+def saddle(converging):
+    """Force constants 2, 1 and -0.5 at rest where all forces vanish."""
+    relaxation, theta = springs([2.0, 1.0, -0.5, 1.0, 1.0])
+    system = converging.system._replace(candidates=None)
+    state = relaxation.init(theta, jnp.full((5, 3), 0.3), system)
+    cotangent = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)))
+    return relaxation, theta, state, system, cotangent
+
+
+class TestAtASaddle:
+    def report(self, saddle, **options):
+        return Implicit(remove_rigid=False, **options).report(*saddle)
+
+    def test_conjugate_gradients_refuse(self, saddle):
+        report = self.report(saddle)
+        assert int(report.usable) == Usable.NOT_DEFINITE
+        with pytest.raises(RelaxationError, match="saddle"):
+            report.check("x")
+
+    def test_minres_does_not_mind(self, saddle):
+        relaxation, theta, state, system, cotangent = saddle
+        adjoint = Implicit(remove_rigid=False, solver="minres", tolerance=1e-10)
+        zero = jax.tree.map(jnp.zeros_like, state)
+        gradient, _, report = adjoint.pull_back(
+            relaxation, theta, state, system, zero._replace(positions=cotangent)
+        )
+        assert int(report.usable) == Usable.YES
+        # x* = rest whatever the constants: every free component counts once.
+        assert float(gradient.potential["rest"]) == pytest.approx(float(jnp.sum(cotangent[:4])), rel=1e-8)
+
+    def test_damping_lifts_it(self, saddle):
+        assert int(self.report(saddle, damping=0.6).usable) == Usable.YES
+
+    def test_too_few_iterations_are_refused(self, saddle):
+        report = self.report(saddle, damping=0.6, max_iterations=1)
+        assert int(report.usable) == Usable.NOT_SOLVED
+        with pytest.raises(RelaxationError, match="max_iterations"):
+            report.check("x")
 
 
 @pytest.mark.parametrize(

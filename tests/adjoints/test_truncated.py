@@ -64,6 +64,19 @@ def test_a_window_over_all_steps_is_exact(running, window, assert_close):
     assert_close(result.state, reference.state, 1e-12)
 
 
+def test_last_counts_the_steps_that_were_made(converging, exact, assert_close):
+    """Converged after about half of the steps: the last ones of the unroll move nothing."""
+    made = int(exact[1].state.steps)
+    assert made < 120
+    (theta, start), result = converging.gradient(Truncated(last=made // 2))
+    assert not jnp.any(start)
+    # Momentum forgets its start well within half of the way.
+    assert_close(theta.potential, exact[0][0].potential, 1e-4)
+    assert_close(result.state, exact[1].state, 1e-10)
+    (theta, start), _ = converging.gradient(Truncated(last=made))
+    assert_close((theta, start), exact[0], 1e-10)
+
+
 def test_record(running, assert_close):
     """All steps are recorded, whatever is differentiated."""
     state = running.relaxation.init(running.theta, running.positions, running.system)
