@@ -77,5 +77,5 @@ def _check_padding(transformation: optax.GradientTransformation) -> None:
     if not np.allclose(padded[:3], alone, rtol=1e-4, atol=1e-6) or np.any(padded[3:] != 0):
         raise ValueError(
             "transformation moves atoms differently when rows of zeros are added to the gradient, as padding does: "
-            "leave out means over rows (centralize) and noise"
+            "leave out means over rows and noise"
         )

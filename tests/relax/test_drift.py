@@ -45,6 +45,14 @@ def test_a_net_push_moves_nothing(seed, push, padded):
     np.testing.assert_allclose(displaced(jnp.asarray(forces), system), plain, atol=1e-13)
 
 
+def test_held_atoms_give_the_frame_along_the_axes_in_which_they_are_held():
+    free = np.ones((3, 3), bool)
+    free[1, 2] = False
+    forces = jnp.where(free, 1.0, 0.0)
+    wanted = [[0, 0, 0.1], [0, 0, 0], [0, 0, 0.1]]
+    np.testing.assert_allclose(displaced(forces, bare_system(free)), wanted, atol=1e-15)
+
+
 def test_rows_of_the_cell_have_no_part_in_it():
     system = with_cell_rows(bare_system(np.ones((2, 3), bool), padded=1))
     forces = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3))).at[2].set(0.0)
