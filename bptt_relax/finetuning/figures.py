@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bptt_relax.experiments import _workspace
+from bptt_relax.finetuning import workspace
 from bptt_relax.report import figures
 from bptt_relax.report.metrics import read_metrics
 
@@ -19,8 +19,6 @@ def draw(folder: Path, results: dict, path: dict, displacements: list[dict]) -> 
     (model,) = results["models"]
     target = folder / "figures"
     figures.save(figures.before_after(results, model), target, "before_after")
-    figures.save(
-        figures.learning_curves(read_metrics(folder / _workspace.METRICS)), target, "learning_curves"
-    )
+    figures.save(figures.learning_curves(read_metrics(folder / workspace.METRICS)), target, "learning_curves")
     figures.save(figures.displacement_by_distance(displacements), target, "displacement_by_distance")
     figures.save(figures.relaxation_path(path), target, "relaxation_path")

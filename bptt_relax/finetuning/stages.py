@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
 
 import jax
 
 from bptt_relax import relax
 from bptt_relax.adjoints import Checkpointed
 from bptt_relax.analysis import Stability, hessian_extremes, stability
-from bptt_relax.experiments import _cases
-from bptt_relax.experiments._measure import Ruler
+from bptt_relax.finetuning import cases as casing
+from bptt_relax.finetuning.measure import Ruler
+from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.potentials import Potential
 from bptt_relax.relax import Theta, UpdateRule
@@ -30,36 +30,11 @@ from bptt_relax.training import (
 )
 from bptt_relax.unrolling import unroll
 
-STAGES = ("pretrained", "force_matching", "bptt")
-
-
 FRAMES_PER_UNROLL = 4
 """Ionic steps whose forces are matched along with each unroll; they cost a tenth of it."""
 
 
-class RelaxationLike(Protocol):
-    """Settings of a relaxation (see `silicon.config.RelaxationSettings`)."""
-
-    # Properties, because settings are frozen: a protocol's plain attribute would have to be writable.
-    @property
-    def step_size(self) -> float: ...
-    @property
-    def decay(self) -> float: ...
-    @property
-    def mix(self) -> Literal["heavy_ball", "convex"]: ...
-    @property
-    def annealing(self) -> float: ...
-    @property
-    def cap(self) -> float: ...
-    @property
-    def force_tolerance(self) -> float: ...
-    @property
-    def train_steps(self) -> int: ...
-    @property
-    def test_steps(self) -> int: ...
-
-
-def make_rule(settings: RelaxationLike) -> UpdateRule:
+def make_rule(settings: RelaxationSettings) -> UpdateRule:
     """The paper's frame: momentum on an annealed step, capped."""
     step = relax.momentum(settings.step_size, settings.decay, annealing=settings.annealing, mix=settings.mix)
     return relax.chain(step, relax.cap_displacement(settings.cap))
@@ -106,7 +81,7 @@ class Bench:
     potential: Potential
     trainable: Theta
     rule: UpdateRule
-    cases: _cases.Cases
+    cases: casing.Cases
     ruler: Ruler
     train: Sequence[Relaxation]
     validation: Sequence[str]
@@ -145,13 +120,19 @@ class Bench:
     @cached_property
     def train_frames(self) -> list[tuple[str, LabelledFrame]]:
         """Every ionic step to learn from, with the name of its relaxation; prepared once."""
-        return [(r.name, frame) for r in self.train for frame in self.cases.frames(r)]
+        labelled = [r for r in self.train if r.forces is not None]
+        return [(r.name, frame) for r in labelled for frame in self.cases.frames(r)]
 
-    def num_force_batches(self, settings) -> int:
+    @property
+    def has_forces(self) -> bool:
+        """Whether there is anything to match forces on."""
+        return any(r.forces is not None for r in self.train)
+
+    def num_force_batches(self, settings: ForceMatchingSettings) -> int:
         """Updates in one epoch of force matching."""
         return len(self.train_frames) // self._batch_size(settings)
 
-    def _batch_size(self, settings) -> int:
+    def _batch_size(self, settings: ForceMatchingSettings) -> int:
         return min(settings.batch_size, len(self.train_frames))
 
     def fit(self, stage: Stage, theta: Theta, folder: Path) -> StageResult:
@@ -166,18 +147,24 @@ class Bench:
         )
 
     def force_matching_stage(
-        self, settings, seed: int, *, name: str = "force_matching", epochs: int, seconds: float = float("inf")
+        self,
+        settings: ForceMatchingSettings,
+        seed: int,
+        *,
+        name: str = "force_matching",
+        epochs: int,
+        seconds: float = float("inf"),
     ) -> Stage:
         """Match the forces of every ionic step.
 
         Args:
-            settings: see `silicon.config.ForceMatchingSettings`.
+            settings: of the stage.
             seed: of the order of training.
             name: in metrics.
             epochs: at most this many.
             seconds: stop after this much training time.
         """
-        examples = _cases.force_examples(self.train_frames, self._batch_size(settings), seed)
+        examples = casing.force_examples(self.train_frames, self._batch_size(settings), seed)
         frozen_rule = jax.tree.map(lambda _: False, self.trainable.rule)
         optimizer = fine_tuning(
             settings.learning_rate,
@@ -187,23 +174,23 @@ class Bench:
         )
         return Stage(name, self.force_objective, optimizer, examples, epochs, seconds, settings.averaging)
 
-    def bptt_stage(self, settings, seed: int) -> Stage:
+    def bptt_stage(self, settings: BpttSettings, seed: int) -> Stage:
         """Learn where relaxations end, by backpropagation through them.
 
         Args:
-            settings: see `silicon.config.BpttSettings`.
+            settings: of the stage.
             seed: of the order of training and of the starts.
         """
-        starts = _cases.Starts(settings.from_initial, settings.from_ionic_step, settings.rattle)
+        starts = casing.Starts(settings.from_initial, settings.from_ionic_step, settings.rattle)
         optimizer = fine_tuning(
             settings.learning_rate,
             trainable=self.trainable,
             num_updates=max(1, settings.epochs * len(self.train)),
             clip=settings.clip,
         )
-        examples = _cases.bptt_examples(self.cases, self.train, starts, seed)
+        examples = casing.bptt_examples(self.cases, self.train, starts, seed)
         if self.force_weight:
-            examples = _cases.with_frames(examples, self.train_frames, FRAMES_PER_UNROLL, seed)
+            examples = casing.with_frames(examples, self.train_frames, FRAMES_PER_UNROLL, seed)
         return Stage(
             "bptt",
             self.structure_objective,

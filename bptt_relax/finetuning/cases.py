@@ -39,20 +39,20 @@ class Cases:
         return systems.prepare_pair(start, relaxation.relaxed, self.spec, self.layout, skin=self.skin)
 
     def frames(self, relaxation: Relaxation) -> list[LabelledFrame]:
-        """Every ionic step from the start on that has forces."""
-        if relaxation.forces is None:
-            raise InputError(
-                f"structure {relaxation.name}: force matching needs the forces of its ionic steps"
-            )
+        """Every ionic step from the start on that has forces; where none has, the last with forces of zero."""
+        forces_of = relaxation.forces
+        if forces_of is None:
+            forces_of = np.full((len(relaxation.frames), len(relaxation.relaxed.species), 3), np.nan)
+            forces_of[-1] = 0.0
         labelled = []
         for index in range(relaxation.start, len(relaxation.frames)):
-            if not np.all(np.isfinite(relaxation.forces[index])):
+            if not np.all(np.isfinite(forces_of[index])):
                 continue
             positions, system = systems.prepare(
                 relaxation.frames[index], self.spec, self.layout, skin=self.skin
             )
-            padding = positions.shape[0] - len(relaxation.forces[index])
-            forces = np.pad(relaxation.forces[index], ((0, padding), (0, 0)))
+            padding = positions.shape[0] - len(forces_of[index])
+            forces = np.pad(forces_of[index], ((0, padding), (0, 0)))
             labelled.append(LabelledFrame(positions, jnp.asarray(forces, positions.dtype), system))
         return labelled
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from bptt_relax.experiments import _statistics
+from bptt_relax.finetuning import statistics
 
 
 def test_geometric_mean():
-    assert _statistics.geometric_mean([1.0, 4.0]) == pytest.approx(2.0)
-    assert _statistics.geometric_mean([0.0, 4.0]) == 0.0
+    assert statistics.geometric_mean([1.0, 4.0]) == pytest.approx(2.0)
+    assert statistics.geometric_mean([0.0, 4.0]) == 0.0
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():
@@ -16,7 +16,7 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     for _ in range(100):
         before = rng.uniform(0.5, 3.0, size=40)
         after = before * rng.uniform(0.2, 1.0, size=40)
-        low, high = _statistics.reduction_interval(
+        low, high = statistics.reduction_interval(
             {str(k): [b] for k, b in enumerate(before)}, {str(k): [a] for k, a in enumerate(after)}
         )
         hits += low < 0.4 < high
@@ -27,6 +27,6 @@ def test_seeds_widen_the_interval():
     before = {str(k): [1.0] for k in range(10)}
     steady = {str(k): [0.5, 0.5, 0.5] for k in range(10)}
     shaky = {str(k): [0.2, 0.5, 0.8] for k in range(10)}
-    assert _statistics.reduction_interval(before, steady) == pytest.approx((0.5, 0.5))
-    low, high = _statistics.reduction_interval(before, shaky)
+    assert statistics.reduction_interval(before, steady) == pytest.approx((0.5, 0.5))
+    low, high = statistics.reduction_interval(before, shaky)
     assert low < 0.5 < high

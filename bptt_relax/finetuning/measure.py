@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from bptt_relax import losses
-from bptt_relax.experiments._cases import Cases
-from bptt_relax.experiments._statistics import geometric_mean
+from bptt_relax.finetuning.cases import Cases
+from bptt_relax.finetuning.statistics import geometric_mean
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.outcomes import Outcome
 from bptt_relax.potentials import Potential
@@ -25,13 +25,17 @@ class Measurement:
 
     Attributes:
         relaxed: where its relaxation ended.
-        force_mae: over the ionic steps, eV/angstrom.
+        force_mae: over the ionic steps, eV/angstrom; None where the reference gives no forces.
         fmax_at_reference: largest force it sees at the reference structure, eV/angstrom.
     """
 
     relaxed: Relaxed
-    force_mae: float
+    force_mae: float | None
     fmax_at_reference: float
+
+
+Runs = dict[str, list[Mapping[str, Measurement]]]
+"""Stage -> one measurement of every held-out structure per seed."""
 
 
 def to_json(measured: Mapping[str, Measurement]) -> dict:
@@ -98,7 +102,9 @@ class Ruler:
             if name not in self._frames:
                 self._frames[name] = self._cases.frames(self.relaxations[name])
             errors = [self._force_error(theta, frame) for frame in self._frames[name]]
-            found[name] = Measurement(relaxed, float(np.mean([error for error, _ in errors])), errors[-1][1])
+            labelled = self.relaxations[name].forces is not None
+            mae = float(np.mean([error for error, _ in errors])) if labelled else None
+            found[name] = Measurement(relaxed, mae, errors[-1][1])
             on_structure(name, relaxed)
         return found
 
@@ -121,6 +127,8 @@ def summarize(runs: Sequence[Mapping[str, Measurement]]) -> dict:
         return float(np.mean(list(per_structure(value).values())))
 
     delta_q = per_structure(lambda m: m.relaxed.delta_q)
+    measured = [run[name].force_mae for run in runs for name in names]
+    force_errors = [error for error in measured if error is not None]
     return {
         "delta_q": {
             "mean": float(np.mean(list(delta_q.values()))),
@@ -136,7 +144,7 @@ def summarize(runs: Sequence[Mapping[str, Measurement]]) -> dict:
             "mean": mean(lambda m: m.relaxed.max_displacement),
             "per_structure": per_structure(lambda m: m.relaxed.max_displacement),
         },
-        "force_mae": mean(lambda m: m.force_mae),
+        "force_mae": float(np.mean(force_errors)) if force_errors else None,
         "fmax_at_dft": mean(lambda m: m.fmax_at_reference),
         "converged_fraction": mean(lambda m: float(m.relaxed.converged)),
         "basin_fraction": mean(lambda m: float(m.relaxed.same_basin)),

@@ -1,0 +1,47 @@
+"""The numbers of results.json."""
+
+from collections.abc import Mapping
+
+from bptt_relax.finetuning import statistics
+from bptt_relax.finetuning.corpus import Corpus
+from bptt_relax.finetuning.measure import Runs, summarize
+
+PARTS = ("train", "validation", "test", "unseen_kinds")
+
+
+def blocks(corpus: Corpus, runs: Runs) -> dict:
+    """A model's entry: every stage on the test structures, and in ``unseen`` on the kinds never trained on.
+
+    Args:
+        corpus: says which structures are which.
+        runs: measurements of all held-out structures.
+    """
+    found = {}
+    for part, names in (("test", corpus.split.test), ("unseen", corpus.split.unseen)):
+        if names:
+            block: dict = {
+                stage: summarize([{n: run[n] for n in names} for run in measured])
+                for stage, measured in runs.items()
+            }
+            found[part] = block | {"reduction": compare(block)}
+    return found.get("test", {}) | ({"unseen": found["unseen"]} if "unseen" in found else {})
+
+
+def compare(block: Mapping[str, dict]) -> dict:
+    """Reductions of Delta Q between stages, as fractions of the mean over structures; no control, no comparison."""
+    stages = {stage: summary["delta_q"] for stage, summary in block.items()}
+    before, after, control = stages["pretrained"], stages["bptt"], stages.get("force_matching")
+    compared = {
+        "bptt_vs_pretrained": statistics.reduction(before["mean"], after["mean"]),
+        "ci95": list(statistics.reduction_interval(before["per_seed"], after["per_seed"])),
+        "geometric_mean": statistics.reduction(before["geometric_mean"], after["geometric_mean"]),
+    }
+    if control is None:
+        return compared
+    return compared | {
+        "bptt_vs_force_matching": statistics.reduction(control["mean"], after["mean"]),
+        "bptt_vs_force_matching_ci95": list(
+            statistics.reduction_interval(control["per_seed"], after["per_seed"])
+        ),
+        "force_matching_vs_pretrained": statistics.reduction(before["mean"], control["mean"]),
+    }

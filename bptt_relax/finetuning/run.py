@@ -1,0 +1,221 @@
+"""Pretrained -> force matching -> BPTT, with force matching of equal time as the control, from data to results."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from bptt_relax import relax
+from bptt_relax.finetuning import cases as casing
+from bptt_relax.finetuning import compilation, figures, results, structures, workspace
+from bptt_relax.finetuning.corpus import Corpus
+from bptt_relax.finetuning.measure import Measurement, Ruler, Runs, from_json, path_recorder, to_json
+from bptt_relax.finetuning.session import Session, opened
+from bptt_relax.finetuning.settings import FineTuningSettings
+from bptt_relax.finetuning.stages import Bench, check_step_size, make_rule
+from bptt_relax.potentials import pretrained
+from bptt_relax.relax import Theta
+from bptt_relax.report.environment import environment, peak_rss_mb
+from bptt_relax.report.tables import print_results
+from bptt_relax.training import Interrupted
+
+
+def run(experiment: str, corpus: Corpus, settings: FineTuningSettings, folder_name: str) -> int:
+    """Fine-tune, measure on what was held out, write everything down.
+
+    Args:
+        experiment: what results call it.
+        corpus: relaxations and their split.
+        settings: everything else.
+        folder_name: under ``runs/`` where the settings name no folder.
+
+    Returns:
+        exit code: 0, or 128 + the signal that interrupted it.
+
+    Raises:
+        InputError: anything about the settings, the folder, the data or the weights.
+        ModelError: the weights can't be had.
+    """
+    compilation.keep_compiled_programs()
+    folder = workspace.choose_folder(settings.out, settings.resume, folder_name)
+    potential, params = pretrained.load(settings.model)
+    casing.check_elements(corpus.used, potential.elements)
+    config = settings.resolved() | {"data_sha256": corpus.sha256}
+    with opened(folder, config, settings.resume) as session:
+        try:
+            found = _Pipeline(session, corpus, settings, potential, params).run(experiment)
+        except Interrupted:
+            session.save_timing()
+            session.reporter.note(
+                f"interrupted; everything so far is in {folder}. Go on with the same command and --resume"
+            )
+            return 128 + (session.stop.number or 2)
+    print_results(found)
+    print(f"results, figures, relaxed structures and tuned models: {folder}")
+    return 0
+
+
+class _Pipeline:
+    """The stages of one run over one corpus."""
+
+    def __init__(self, session: Session, corpus: Corpus, settings: FineTuningSettings, potential, params):
+        self.session, self.corpus, self.settings = session, corpus, settings
+        self.potential = potential
+        self.rule = make_rule(settings.relaxation)
+        self.pretrained = Theta(params, self.rule.hyper)
+        self.held_out = corpus.select(corpus.held_out)
+        self.relaxation = relax.relaxation(
+            potential, self.rule, force_tolerance=settings.relaxation.force_tolerance
+        )
+        split, relaxations = corpus.split, corpus.used
+        self.session.reporter.note(
+            f"{settings.model} on {corpus.name}: {len(split.train)} relaxations to train on, "
+            f"{len(split.validation)} to validate, {len(split.test)} to test, {len(split.unseen)} of unseen kinds; "
+            f"{jax.default_backend()}"
+        )
+        self.cases = casing.make_cases(
+            relaxations, potential.graph, settings.relaxation.skin, potential.elements
+        )
+        self.ruler = Ruler(
+            self.cases,
+            corpus.select([*split.validation, *corpus.held_out]),
+            potential,
+            self.relaxation,
+            settings.relaxation.test_steps,
+        )
+        train = corpus.select(split.train)
+        self.bench = Bench(
+            potential=potential,
+            trainable=Theta(
+                pretrained.trainable(params),
+                jax.tree.map(lambda _: settings.bptt.learn_rule, self.rule.hyper),
+            ),
+            rule=self.rule,
+            cases=self.cases,
+            ruler=self.ruler,
+            train=train,
+            validation=split.validation,
+            on_event=session.event,
+            should_stop=session.stop,
+            train_steps=settings.relaxation.train_steps,
+            huber_delta=settings.force_matching.huber_delta,
+            anchor=self.pretrained,
+            anchor_weight=settings.bptt.anchor_weight,
+            softening=settings.bptt.softening,
+            force_weight=settings.bptt.force_weight if any(r.forces is not None for r in train) else 0.0,
+        )
+
+    def run(self, experiment: str) -> dict:
+        """Everything, in order; returns what results.json holds."""
+        session, settings = self.session, self.settings
+        session.reporter.begin("step size against the stiffest training structure")
+        steadiness = check_step_size(
+            self.potential, self.rule, self.pretrained, map(self.cases.pair, self.bench.train)
+        )
+        session.reporter.end()
+        (session.reporter.note if steadiness.stable else session.reporter.warn)(steadiness.sentence)
+        if not self.bench.has_forces:
+            session.reporter.note("no forces in the training data: BPTT alone, without force matching")
+
+        runs: Runs = {"pretrained": [self._measure(self.pretrained, "pretrained", session.folder)]}
+        models: dict[str, Theta] = {}
+        seeds = range(settings.seed, settings.seed + settings.num_seeds)
+        for seed in seeds:
+            session.metrics.context["seed"] = seed
+            folder = session.folder / f"seed{seed}"
+            models = {"pretrained": self.pretrained} | self._train(seed, folder)
+            for stage, theta in list(models.items())[1:]:
+                runs.setdefault(stage, []).append(self._measure(theta, stage, folder, f" seed {seed}"))
+                pretrained.save(folder / f"{stage}.safetensors", settings.model, theta.potential)
+            structures.write(self.held_out, runs, folder)
+
+        found = {
+            "schema": 1,
+            "experiment": experiment,
+            "preset": settings.resolved().get("preset"),
+            "config": settings.resolved(),
+            "dataset": {"name": self.corpus.name, "sha256": self.corpus.sha256}
+            | {part: list(names) for part, names in zip(results.PARTS, self.corpus.split, strict=True)},
+            "seeds": list(seeds),
+            "models": {settings.model: results.blocks(self.corpus, runs)},
+            "timing_s": {phase: round(seconds, 1) for phase, seconds in session.timing.items()},
+            "peak_rss_mb": round(peak_rss_mb()),
+            "environment": environment(),
+            "stability": steadiness._asdict(),
+        }
+        paths = self._follow(models, found["models"][settings.model])
+        workspace.write_json(session.folder / "path.json", paths)
+        workspace.write_json(session.folder / workspace.RESULTS, found)
+        figures.draw(session.folder, found, paths, structures.displacements(self.held_out, runs))
+        return found
+
+    def _train(self, seed: int, folder: Path) -> dict[str, Theta]:
+        """Force matching and BPTT, then force matching again until both had the same time: the control."""
+        bench, settings, session = self.bench, self.settings, self.session
+        matched = None
+        if bench.has_forces:
+            matching = bench.force_matching_stage(
+                settings.force_matching, seed, epochs=settings.force_matching.epochs
+            )
+            num_updates = matching.epochs * bench.num_force_batches(settings.force_matching)
+            session.reporter.begin(f"seed {seed}: force matching", num_updates)
+            matched = session.timed(
+                "force_matching", lambda: bench.fit(matching, self.pretrained, folder / "force_matching")
+            )
+
+        after_matching = settings.bptt.start_from == "force_matching"
+        start = matched.theta if matched is not None and after_matching else self.pretrained
+        bptt = bench.bptt_stage(settings.bptt, seed)
+        session.reporter.begin(f"seed {seed}: BPTT", settings.bptt.epochs * len(bench.train))
+        tuned = session.timed("bptt", lambda: bench.fit(bptt, start, folder / "bptt"))
+        if matched is None:
+            return {"bptt": tuned.theta}
+
+        # Equal compute: what led to BPTT plus BPTT itself, against force matching all the way.
+        seconds = tuned.progress.seconds - (0.0 if after_matching else matched.progress.seconds)
+        if seconds <= 0:
+            return {"force_matching": matched.theta, "bptt": tuned.theta}
+        per_epoch = max(matched.progress.seconds / max(matched.progress.epoch, 1), 0.1)
+        control = bench.force_matching_stage(
+            settings.force_matching,
+            seed + 1_000_000,
+            name="control",
+            epochs=max(1, math.ceil(seconds / per_epoch)),
+            seconds=seconds,
+        )
+        session.reporter.begin(
+            f"seed {seed}: force matching until it had the time of BPTT", None, seconds=seconds
+        )
+        controlled = session.timed("control", lambda: bench.fit(control, matched.theta, folder / "control"))
+        return {"force_matching": controlled.theta, "bptt": tuned.theta}
+
+    def _measure(self, theta: Theta, stage: str, folder: Path, suffix: str = "") -> dict[str, Measurement]:
+        """Measure a stage, or read what an interrupted run measured already."""
+        session, path = self.session, folder / f"{stage}.json"
+        if path.is_file():
+            return from_json(json.loads(path.read_text()))
+        names: Sequence[str] = self.corpus.held_out
+        session.reporter.begin(f"{stage.replace('_', ' ')}{suffix}: relaxing held-out structures", len(names))
+
+        def on_structure(name: str, relaxed) -> None:
+            session.reporter.advance(structure=name, delta_q=relaxed.delta_q)
+            session.metrics.write(
+                {"event": "structure", "stage": stage, "structure": name, "delta_q": relaxed.delta_q}
+            )
+            if session.stop():
+                raise Interrupted(stage)
+
+        measured = session.timed("evaluation", lambda: self.ruler.measure(theta, names, on_structure))
+        folder.mkdir(parents=True, exist_ok=True)
+        workspace.write_json(path, to_json(measured))
+        return measured
+
+    def _follow(self, models: dict[str, Theta], blocks: dict) -> dict:
+        """Follow the relaxation of one test structure: the one whose pretrained error is the median."""
+        before = blocks["pretrained"]["delta_q"]["per_structure"]
+        name = sorted(before, key=before.get)[len(before) // 2]
+        follow = path_recorder(self.relaxation, self.settings.relaxation.test_steps)
+        pair = self.cases.pair(self.corpus.select([name])[0])
+        return {"name": name, "stages": {stage: follow(theta, pair) for stage, theta in models.items()}}

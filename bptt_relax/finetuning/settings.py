@@ -1,0 +1,111 @@
+"""Settings of fine-tuning: plain data, nothing heavy to import, so that --help is fast."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Settings(BaseModel):
+    """Base of all settings: nothing misspelled passes, nothing changes after the start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RelaxationSettings(Settings):
+    """The relaxation x <- x + step, in training and in testing."""
+
+    step_size: float = Field(default=0.03, gt=0)
+    """angstrom^2/eV."""
+    decay: float = Field(default=0.7, gt=0, lt=1)
+    """Weight of the previous displacement."""
+    mix: Literal["heavy_ball", "convex"] = "heavy_ball"
+    """How the previous displacement is mixed in."""
+    annealing: float = Field(default=1.0, gt=0)
+    """Factor on the step size per step."""
+    cap: float = Field(default=0.15, gt=0)
+    """Largest displacement of an atom in one step, angstrom."""
+    train_steps: int = Field(default=30, ge=1)
+    """Length of the unroll that is differentiated."""
+    test_steps: int = Field(default=150, ge=1)
+    """Largest number of steps of a relaxation that is evaluated."""
+    force_tolerance: float = Field(default=0.01, ge=0)
+    """A relaxation that is evaluated has converged when no force exceeds this, eV/angstrom."""
+    skin: float = Field(default=2.0, gt=0)
+    """Of the neighbor list, angstrom: ample, because a rebuild within an unroll costs more than looking further."""
+
+
+class ForceMatchingSettings(Settings):
+    """Training on the forces of all ionic steps: the control."""
+
+    epochs: int = Field(default=3, ge=0)
+    """Passes over all ionic steps at first; more follow until the time is that of BPTT."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Of Adam, at the top of its schedule."""
+    batch_size: int = Field(default=4, ge=1)
+    """Ionic steps per update."""
+    huber_delta: float = Field(default=0.1, gt=0)
+    """Where the loss turns linear, eV/angstrom."""
+    clip: float = Field(default=1.0, gt=0)
+    """Largest norm of a gradient."""
+    averaging: float = Field(default=0.9, ge=0, lt=1)
+    """Weight of the past in the moving average of the parameters, the model that is validated and used."""
+
+
+class BpttSettings(Settings):
+    """Training on where relaxations end."""
+
+    epochs: int = Field(default=8, ge=0)
+    """Passes over the training relaxations."""
+    learning_rate: float = Field(default=2e-4, gt=0)
+    """Of Adam, at the top of its schedule."""
+    clip: float = Field(default=5.0, gt=0)
+    """Largest norm of a gradient."""
+    softening: float = Field(default=0.3, ge=0)
+    """Delta Q below which the loss is quadratic, sqrt(u)*angstrom; 0 for Delta Q itself."""
+    averaging: float = Field(default=0.9, ge=0, lt=1)
+    """Weight of the past in the moving average of the parameters, the model that is validated and used."""
+    start_from: Literal["force_matching", "pretrained"] = "force_matching"
+    """The model that BPTT continues."""
+    from_initial: float = Field(default=0.4, ge=0, le=1)
+    """Share of unrolls that start at the initial structure."""
+    from_ionic_step: float = Field(default=0.3, ge=0, le=1)
+    """Share that starts at a random ionic step; the rest starts at the rattled reference structure."""
+    rattle: tuple[float, float] = (0.03, 0.1)
+    """Range of the standard deviation of the rattle, angstrom."""
+    force_weight: float = Field(default=100.0, ge=0)
+    """Weight of the force error of random ionic steps, sqrt(u)*angstrom per (eV/angstrom)^2; 0 needs no forces."""
+    anchor_weight: float = Field(default=0.0, ge=0)
+    """Weight of staying close to the pretrained forces at the reference structure."""
+    learn_rule: bool = False
+    """Train step size, momentum and annealing as well."""
+
+    @model_validator(mode="after")
+    def _shares(self):
+        if self.from_initial + self.from_ionic_step > 1 + 1e-9:
+            raise ValueError("from_initial and from_ionic_step add up to more than 1")
+        if not 0 <= self.rattle[0] <= self.rattle[1]:
+            raise ValueError("rattle must be a range: two non-negative numbers, smaller one first")
+        return self
+
+
+class FineTuningSettings(Settings):
+    """Settings of a run: pretrained -> force matching -> BPTT, and what it is compared with."""
+
+    model: str = "chgnet-0.3.0"
+    """Name of a pretrained potential, or a file with weights."""
+    seed: int = Field(default=0, ge=0)
+    """First random seed: order of training, starting points."""
+    num_seeds: int = Field(default=1, ge=1)
+    """How often to repeat the training, with seed, seed + 1, ..."""
+    out: Path | None = None
+    """Folder for the run; one of its own under runs/ when not given. Nothing is ever written over."""
+    resume: bool = False
+    """Continue an interrupted run."""
+    relaxation: RelaxationSettings = RelaxationSettings()
+    force_matching: ForceMatchingSettings = ForceMatchingSettings()
+    bptt: BpttSettings = BpttSettings()
+
+    def resolved(self) -> dict:
+        """Everything that decides the outcome, as JSON."""
+        return self.model_dump(mode="json", exclude={"out", "resume"})
