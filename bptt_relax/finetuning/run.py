@@ -7,9 +7,9 @@ from pathlib import Path
 
 import jax
 
-from bptt_relax import relax
+from bptt_relax import compilation, processes, relax
 from bptt_relax.finetuning import cases as casing
-from bptt_relax.finetuning import compilation, figures, results, structures, workspace
+from bptt_relax.finetuning import figures, results, structures, workspace
 from bptt_relax.finetuning.corpus import Corpus
 from bptt_relax.finetuning.measure import Measurement, Ruler, Runs, from_json, path_recorder, to_json
 from bptt_relax.finetuning.session import Session, opened
@@ -128,7 +128,7 @@ class _Pipeline:
             models = {"pretrained": self.pretrained} | self._train(seed, folder)
             for stage, theta in list(models.items())[1:]:
                 runs.setdefault(stage, []).append(self._measure(theta, stage, folder, f" seed {seed}"))
-                pretrained.save(folder / f"{stage}.safetensors", settings.model, theta.potential)
+                self._save(folder / f"{stage}.safetensors", theta)
             structures.write(self.held_out, runs, folder)
 
         found = {
@@ -146,8 +146,8 @@ class _Pipeline:
             "stability": steadiness._asdict(),
         }
         paths = self._follow(models, found["models"][settings.model])
-        workspace.write_json(session.folder / "path.json", paths)
-        workspace.write_json(session.folder / workspace.RESULTS, found)
+        processes.write_json(session.folder / "path.json", paths)
+        processes.write_json(session.folder / workspace.RESULTS, found)
         figures.draw(session.folder, found, paths, structures.displacements(self.held_out, runs))
         return found
 
@@ -209,8 +209,17 @@ class _Pipeline:
 
         measured = session.timed("evaluation", lambda: self.ruler.measure(theta, names, on_structure))
         folder.mkdir(parents=True, exist_ok=True)
-        workspace.write_json(path, to_json(measured))
+        processes.write_json(path, to_json(measured))
         return measured
+
+    def _save(self, path: Path, theta: Theta) -> None:
+        """Keep the tuned potential; a classical one has no file format, its few numbers go into JSON."""
+        published = pretrained.MODELS.get(self.settings.model)
+        if published is not None and published.source is None:
+            numbers = {name: float(value) for name, value in theta.potential.items()}
+            workspace.write_json(path.with_suffix(".params.json"), numbers)
+        else:
+            pretrained.save(path, self.settings.model, theta.potential)
 
     def _follow(self, models: dict[str, Theta], blocks: dict) -> dict:
         """Follow the relaxation of one test structure: the one whose pretrained error is the median."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from bptt_relax import processes
 from bptt_relax.finetuning import workspace
 from bptt_relax.report.metrics import MetricsFile
 from bptt_relax.report.progress import Reporter
@@ -31,7 +32,7 @@ class Session:
     folder: Path
     reporter: Reporter
     metrics: MetricsFile
-    stop: workspace.StopSignal
+    stop: processes.StopSignal
     timing: dict[str, float] = field(default_factory=dict)
 
     def event(self, event: dict) -> None:
@@ -50,7 +51,7 @@ class Session:
 
     def save_timing(self) -> None:
         """Keep the times for the run that resumes this one."""
-        workspace.write_json(self.folder / TIMING, self.timing)
+        processes.write_json(self.folder / TIMING, self.timing)
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def opened(folder: Path, config: dict, resume: bool) -> Iterator[Session]:
     """
     with (
         workspace.locked(folder),
-        workspace.StopSignal().listening() as stop,
+        processes.StopSignal().listening() as stop,
         MetricsFile(folder / workspace.METRICS) as metrics,
         Reporter() as reporter,
     ):

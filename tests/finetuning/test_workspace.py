@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from bptt_relax import processes
 from bptt_relax.finetuning import workspace
 from bptt_relax.outcomes import InputError
 
@@ -95,15 +96,15 @@ def test_resuming_with_other_settings_shows_what_changed(here):
 
 def test_json_is_complete_or_absent(here):
     path = here / "results.json"
-    workspace.write_json(path, {"a": 1})
+    processes.write_json(path, {"a": 1})
     with pytest.raises(TypeError):
-        workspace.write_json(path, {"a": object()})
+        processes.write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
 
 
 def test_a_signal_becomes_a_flag_and_a_second_one_is_not_caught():
     before = signal.getsignal(signal.SIGTERM)
-    with workspace.StopSignal().listening() as stop:
+    with processes.StopSignal().listening() as stop:
         assert not stop()
         signal.raise_signal(signal.SIGTERM)
         assert stop()
