@@ -217,7 +217,7 @@ class _Pipeline:
         published = pretrained.MODELS.get(self.settings.model)
         if published is not None and published.source is None:
             numbers = {name: float(value) for name, value in theta.potential.items()}
-            workspace.write_json(path.with_suffix(".params.json"), numbers)
+            processes.write_json(path.with_suffix(".params.json"), numbers)
         else:
             pretrained.save(path, self.settings.model, theta.potential)
 
