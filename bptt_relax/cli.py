@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from bptt_relax.finetuning.settings import OwnDataSettings
 from bptt_relax.outcomes import InputError
 
 
@@ -27,6 +28,13 @@ class Check:
     """Match atoms that were sorted differently at start and end."""
     rejected_to: Path | None = None
     """Write what was refused, and why, to this CSV file."""
+
+
+class Finetune(OwnDataSettings):
+    """Fine-tune a pretrained model on your own relaxations, and measure it on those held out."""
+
+    path: tyro.conf.Positional[Path]
+    """A folder of relaxations or one file, as for ``check``."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ class Publish:
 
 Command = (
     Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[Models, tyro.conf.subcommand("models")]
     | Annotated[Selftest, tyro.conf.subcommand("selftest")]
     | Annotated[Publish, tyro.conf.subcommand("publish")]
@@ -92,7 +101,14 @@ def main(arguments: list[str] | None = None) -> int:
         "Experiments are programs of their own: python -m bptt_relax.experiments.silicon --help",
         args=arguments,
     )
-    return {Check: _check, Models: _models, Selftest: _selftest, Publish: _publish}[type(command)](command)
+    handlers = {
+        Check: _check,
+        Finetune: _finetune,
+        Models: _models,
+        Selftest: _selftest,
+        Publish: _publish,
+    }
+    return handlers[type(command)](command)
 
 
 def _check(command: Check) -> int:
@@ -115,6 +131,12 @@ def _check(command: Check) -> int:
         io.write_rejected(command.rejected_to, found.rejected)
     print(f"{len(found.relaxations)} relaxations fit for use, {len(found.rejected)} problems")
     return 2 if found.rejected else 0
+
+
+def _finetune(command: Finetune) -> int:
+    from bptt_relax.finetuning.own_data import run
+
+    return run(command.path, command)
 
 
 def _models(command: Models) -> int:

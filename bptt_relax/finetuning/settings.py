@@ -109,3 +109,40 @@ class FineTuningSettings(Settings):
     def resolved(self) -> dict:
         """Everything that decides the outcome, as JSON."""
         return self.model_dump(mode="json", exclude={"out", "resume"})
+
+
+class ReadingSettings(Settings):
+    """What of the data is accepted."""
+
+    fmax: float = Field(default=0.05, gt=0)
+    """Largest force allowed at the end of a relaxation, eV/angstrom."""
+    allow_unconverged: bool = False
+    """Accept relaxations that did not converge."""
+    start_below: float = Field(default=8.0, gt=0)
+    """Start at the first ionic step whose largest force is below this, eV/angstrom."""
+    reorder: bool = False
+    """Match atoms that were sorted differently at start and end."""
+    skip_bad: bool = False
+    """Leave out what is wrong, with the reasons in rejected.csv, instead of refusing everything."""
+    in_relaxed_cell: bool = False
+    """Take relaxations whose cell changed as relaxations of the atoms in the final cell."""
+
+
+class SplitSettings(Settings):
+    """What the relaxations are used for. Those that share a start, an end or a parent stay together."""
+
+    validation: float = Field(default=0.15, gt=0, lt=1)
+    """Share to choose the best model by."""
+    test: float = Field(default=0.2, gt=0, lt=1)
+    """Share to measure the result on, looked at once."""
+    unseen: tuple[str, ...] = ()
+    """Kinds (formulas, where the data say no more) to hold out entirely, and measure on separately."""
+    draw: int = Field(default=0, ge=0)
+    """Another number, another split."""
+
+
+class OwnDataSettings(FineTuningSettings):
+    """Settings of fine-tuning on the user's own relaxations."""
+
+    reading: ReadingSettings = ReadingSettings()
+    split: SplitSettings = SplitSettings()

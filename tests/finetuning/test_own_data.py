@@ -1,0 +1,84 @@
+"""``bptt-relax finetune`` on files of the user's own, with a potential that compiles in a moment."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bptt_relax import datasets
+from bptt_relax.io import write_relaxations
+
+QUICK = (
+    *("--relaxation.train-steps", "4", "--relaxation.test-steps", "10", "--bptt.epochs", "1"),
+    *("--force-matching.epochs", "1", "--relaxation.step-size", "0.01"),
+)
+
+
+def finetune(*arguments):
+    command = [
+        sys.executable,
+        "-m",
+        "bptt_relax",
+        "finetune",
+        *map(str, arguments),
+        "--model",
+        "stillinger-weber",
+    ]
+    return subprocess.run([*command, *QUICK], capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def silicon():
+    """Relaxations of silicon alone."""
+    found = datasets.load("silicon-defects").relaxations
+    return [r for r in found if set(r.initial.species.tolist()) == {14} and r.info["level"] == "p32"][:7]
+
+
+def test_structures_alone_are_enough(silicon, tmp_path):
+    data = tmp_path / "mine.extxyz"
+    pairs = [r._replace(frames=(r.initial, r.relaxed), start=0, energies=None, forces=None) for r in silicon]
+    write_relaxations(data, pairs)
+    out = tmp_path / "run"
+    finished = finetune(data, "--out", out, "--reading.allow-unconverged")
+    assert finished.returncode == 0, finished.stderr
+    assert "BPTT alone" in finished.stdout + finished.stderr
+    results = json.loads((out / "results.json").read_text())
+    used = results["dataset"]
+    parts = [used["train"], used["validation"], used["test"]]
+    assert all(parts)
+    assert sorted(name for part in parts for name in part) == sorted(r.name for r in silicon)
+    model = results["models"]["stillinger-weber"]
+    assert set(model) >= {"pretrained", "bptt", "reduction"}
+    assert "force_matching" not in model
+    assert model["bptt"]["force_mae"] is None
+    assert np.isfinite(model["reduction"]["bptt_vs_pretrained"])
+    before = json.loads((out / "seed0" / "bptt.params.json").read_text())
+    assert before
+    assert (out / "seed0" / "bptt.extxyz").is_file()
+
+    assert finetune(data, "--out", out, "--reading.allow-unconverged").returncode == 2, (
+        "nothing is written over"
+    )
+
+
+def test_too_few_relaxations_are_refused_before_anything_is_written(silicon, tmp_path):
+    data = tmp_path / "few.extxyz"
+    write_relaxations(data, silicon[:3])
+    finished = finetune(data, "--out", tmp_path / "run")
+    assert finished.returncode == 2
+    assert "too few" in finished.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unfinished_relaxation_is_named(silicon, tmp_path):
+    data = tmp_path / "mine.extxyz"
+    unfinished = silicon[0]._replace(
+        frames=silicon[0].frames[:2], forces=silicon[0].forces[:2], energies=None
+    )
+    write_relaxations(data, [unfinished, *silicon[1:]])
+    finished = finetune(data, "--out", tmp_path / "run")
+    assert finished.returncode == 2
+    assert silicon[0].name in finished.stderr
+    assert "--reading.skip-bad" in finished.stderr
