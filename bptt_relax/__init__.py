@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from bptt_relax import (
         adjoints,
         analysis,
+        batches,
         datasets,
         io,
         losses,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _MODULES = (
     "adjoints",
     "analysis",
+    "batches",
     "datasets",
     "io",
     "losses",
@@ -62,6 +64,7 @@ __all__ = [
     "Unrolled",
     "adjoints",
     "analysis",
+    "batches",
     "datasets",
     "io",
     "losses",

@@ -255,9 +255,9 @@ def build_candidates(
         cutoff=jnp.asarray(spec.cutoff, dtype=float),
         bond_cutoff=jnp.asarray(spec.bond_cutoff, dtype=float),
         skin=jnp.asarray(skin, dtype=float),
-        edge_slots=jnp.arange(1, capacity.edges + 1, dtype=jnp.int32),
-        bond_slots=jnp.arange(1, capacity.bonds + 1, dtype=jnp.int32),
-        angle_slots=jnp.arange(1, capacity.angles + 1, dtype=jnp.int32),
+        edge_slots=jnp.asarray(np.arange(1, capacity.edges + 1, dtype=np.int32)),
+        bond_slots=jnp.asarray(np.arange(1, capacity.bonds + 1, dtype=np.int32)),
+        angle_slots=jnp.asarray(np.arange(1, capacity.angles + 1, dtype=np.int32)),
     )
 
 

@@ -114,7 +114,7 @@ def build_system(structure: Structure, num_atoms: int | None = None) -> tuple[Po
         masses=jnp.asarray(np.pad(structure.masses, (0, extra)), float),
         cell=jnp.asarray(structure.cell, float),
         pbc=jnp.asarray(structure.pbc, bool),
-        mask=jnp.arange(num_atoms) < n,
+        mask=jnp.asarray(np.arange(num_atoms) < n),
         free=jnp.asarray(np.pad(structure.free, ((0, extra), (0, 0))), bool),
     )
     return jnp.asarray(np.pad(structure.positions, ((0, extra), (0, 0))), float), system

@@ -1,12 +1,17 @@
 """What every relaxation does around its own way of moving: start, evaluate, and decide how a step ends."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax.numpy as jnp
+from jax import lax
 
 from bptt_relax import neighbors
-from bptt_relax._types import Array, Cell, Positions, PyTree
+from bptt_relax._types import Array, Cell, Positions, PyTree, Scalar
 from bptt_relax.outcomes import Outcome
 from bptt_relax.potentials import ApplyFn
-from bptt_relax.relax._contract import EvaluateFn, Evaluation, RelaxState
+from bptt_relax.relax._contract import AdvanceFn, EvaluateFn, Evaluation, RelaxState, Theta
+from bptt_relax.systems import System
 from bptt_relax.trees import all_finite, where
 
 
@@ -47,24 +52,72 @@ def evaluation(apply: ApplyFn) -> EvaluateFn:
     return evaluate
 
 
-def conclude(
-    moved: RelaxState, stayed: RelaxState, here: Evaluation, *, arrived: Array, step_tolerance: float
-) -> RelaxState:
-    """Choose between moving and staying, and say why; discrete, without gradient.
+class Proposal(NamedTuple):
+    """The step that a way of moving would make, and what it sees where the step starts.
+
+    Attributes:
+        here: what the potential says there.
+        positions: (N, 3) angstrom, after the step.
+        cell: (3, 3) angstrom, after the step.
+        rule: memory after the step.
+        kept: memory if the step is not made.
+        max_force: () eV/angstrom, the largest force on what may move.
+        step_norm: () angstrom, length of the step.
+        arrived: () bool, the largest force and whatever else counts are below their tolerances.
+    """
+
+    here: Evaluation
+    positions: Positions
+    cell: Cell
+    rule: PyTree
+    kept: PyTree
+    max_force: Scalar
+    step_norm: Scalar
+    arrived: Array
+
+
+ProposeFn = Callable[[EvaluateFn, Theta, RelaxState, System], Proposal]
+"""(evaluate, theta, state, system) -> the step that would be made from there."""
+
+
+def advancing(propose: ProposeFn, *, step_tolerance: float) -> AdvanceFn:
+    """Make the steps that are proposed until one need not or can't be made, and say why; the stop has no gradient.
 
     Args:
-        moved: the state after the step.
-        stayed: the state without it.
-        here: what the potential said where the step starts.
-        arrived: () bool, nothing is left to do here.
-        step_tolerance: converged once ``moved.step_norm`` is below this, angstrom.
+        propose: the way of moving.
+        step_tolerance: converged, after a step, once it was shorter than this, angstrom.
     """
-    finite = all_finite((here.forces, moved.positions, moved.cell))
-    moves = finite & ~here.overflow & ~arrived
-    outcome = jnp.where(moves & (moved.step_norm >= step_tolerance), Outcome.RUNNING, Outcome.CONVERGED)
-    outcome = jnp.where(finite, outcome, Outcome.NOT_FINITE)
-    outcome = jnp.where(here.overflow, Outcome.STALE_NEIGHBORS, outcome)
-    return where(moves, moved, stayed)._replace(outcome=outcome.astype(jnp.int32))
+
+    def move(evaluate: EvaluateFn, theta: Theta, state: RelaxState, system: System) -> RelaxState:
+        step = propose(evaluate, theta, state, system)
+        seen = {"energy": step.here.energy, "max_force": lax.stop_gradient(step.max_force)}
+        stayed = state._replace(rule=step.kept, **seen)
+        moved = RelaxState(
+            positions=step.positions,
+            cell=step.cell,
+            rule=step.rule,
+            steps=state.steps + 1,
+            outcome=state.outcome,
+            step_norm=lax.stop_gradient(step.step_norm),
+            **seen,
+        )
+        finite = all_finite((step.here.forces, moved.positions, moved.cell))
+        moves = finite & ~step.here.overflow & ~step.arrived
+        outcome = jnp.where(moves & (moved.step_norm >= step_tolerance), Outcome.RUNNING, Outcome.CONVERGED)
+        outcome = jnp.where(finite, outcome, Outcome.NOT_FINITE)
+        outcome = jnp.where(step.here.overflow, Outcome.STALE_NEIGHBORS, outcome)
+        return where(moves, moved, stayed)._replace(outcome=outcome.astype(jnp.int32))
+
+    def advance(evaluate: EvaluateFn, theta: Theta, state: RelaxState, system: System) -> RelaxState:
+        # Not a mask but a branch: a frozen structure costs nothing (under vmap it becomes a mask).
+        return lax.cond(
+            state.outcome == Outcome.RUNNING,
+            lambda state: move(evaluate, theta, state, system),
+            lambda state: state,
+            state,
+        )
+
+    return advance
 
 
 def check_tolerances(**tolerances: float) -> None:

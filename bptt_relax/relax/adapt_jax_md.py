@@ -9,10 +9,9 @@ import numpy as np
 from jax import lax
 
 from bptt_relax._types import Array, Displacement, Forces, Positions, PyTree
-from bptt_relax.outcomes import Outcome
 from bptt_relax.potentials import Potential
 from bptt_relax.relax._contract import Relaxation, RelaxState, Theta
-from bptt_relax.relax._step import check_tolerances, conclude, evaluation, initial_state
+from bptt_relax.relax._step import Proposal, advancing, check_tolerances, evaluation, initial_state
 from bptt_relax.relax.relaxation import unwrapped
 from bptt_relax.systems import System
 from bptt_relax.trees import cast, safe_norm, where
@@ -66,7 +65,7 @@ def from_jax_md(
         state = minimizer(forces, unwrapped)[0](positions)
         return initial_state(positions, system.cell, cast(state, positions.dtype))
 
-    def advance(evaluate, theta, state, system) -> RelaxState:
+    def propose(evaluate, theta, state, system) -> Proposal:
         def forces(R, **unused):
             del unused
             return evaluate(theta, R, state.cell, system).forces
@@ -74,40 +73,37 @@ def from_jax_md(
         def masked_shift(R: Positions, dR: Displacement, **unused) -> Positions:
             return unwrapped(R, jnp.where(system.free, dR, 0.0), **unused)
 
-        def move(state: RelaxState) -> RelaxState:
-            here = evaluate(theta, state.positions, state.cell, system)
-            max_force = lax.stop_gradient(jnp.max(safe_norm(here.forces)))
-            arrived = (max_force < force_tolerance) | (max_force == 0)
-            # What a minimizer keeps of the forces is computed here again: an initial state made outside a gradient,
-            # or on a list that has been rebuilt since, would know neither theta nor the new neighbors.
-            kept = _with(state.rule, position=state.positions, force=here.forces)
-            harmless = jax.tree.map(lambda x: jnp.full_like(x, 1e-3), kept)
-            harmless = _with(harmless, position=state.positions)
-            before = where(arrived, harmless, kept)
-            after = minimizer(forces, masked_shift)[1](before)
-            after = jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), after, before)
-            positions = _position(after)
-            there = evaluate(theta, positions, state.cell, system)
-            here = here._replace(overflow=here.overflow | (there.overflow & ~arrived))
-            moved = RelaxState(
-                positions=positions,
-                cell=state.cell,
-                rule=after,
-                steps=state.steps + 1,
-                outcome=state.outcome,
-                energy=here.energy,
-                max_force=max_force,
-                step_norm=lax.stop_gradient(jnp.sqrt(jnp.sum((positions - state.positions) ** 2))),
-            )
-            stayed = state._replace(energy=here.energy, max_force=max_force)
-            return conclude(moved, stayed, here, arrived=arrived, step_tolerance=step_tolerance)
-
-        # As in `relaxation`: a branch, so that a frozen structure costs nothing.
-        return lax.cond(state.outcome == Outcome.RUNNING, move, lambda s: s, state)
+        here = evaluate(theta, state.positions, state.cell, system)
+        max_force = lax.stop_gradient(jnp.max(safe_norm(here.forces)))
+        arrived = (max_force < force_tolerance) | (max_force == 0)
+        # What a minimizer keeps of the forces is computed here again: an initial state made outside a gradient,
+        # or on a list that has been rebuilt since, would know neither theta nor the new neighbors.
+        kept = _with(state.rule, position=state.positions, force=here.forces)
+        harmless = jax.tree.map(lambda x: jnp.full_like(x, 1e-3), kept)
+        harmless = _with(harmless, position=state.positions)
+        before = where(arrived, harmless, kept)
+        after = minimizer(forces, masked_shift)[1](before)
+        after = jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), after, before)
+        positions = _position(after)
+        there = evaluate(theta, positions, state.cell, system)
+        return Proposal(
+            here=here._replace(overflow=here.overflow | (there.overflow & ~arrived)),
+            positions=positions,
+            cell=state.cell,
+            rule=after,
+            kept=state.rule,
+            max_force=max_force,
+            step_norm=jnp.sqrt(jnp.sum(lax.stop_gradient(positions - state.positions) ** 2)),
+            arrived=arrived,
+        )
 
     lean = potential.apply_lean
     return Relaxation(
-        init, advance, evaluate_here, potential.conservative, None if lean is None else evaluation(lean)
+        init,
+        advancing(propose, step_tolerance=step_tolerance),
+        evaluate_here,
+        potential.conservative,
+        None if lean is None else evaluation(lean),
     )
 
 

@@ -4,19 +4,20 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import lax
-from jax_md import space
 
 from bptt_relax._types import Displacement, Positions
-from bptt_relax.outcomes import Outcome
 from bptt_relax.potentials import Potential
 from bptt_relax.relax._contract import Relaxation, RelaxState, UpdateRule
-from bptt_relax.relax._step import check_tolerances, conclude, evaluation, initial_state
+from bptt_relax.relax._step import Proposal, advancing, check_tolerances, evaluation, initial_state
 from bptt_relax.trees import safe_norm
 
 ShiftFn = Callable[[Positions, Displacement], Positions]
 
-_, unwrapped = space.free()
-"""jax-md's shift for free space: positions stay unwrapped, so displacements need no image bookkeeping."""
+
+def unwrapped(positions: Positions, displacement: Displacement, **unused) -> Positions:
+    """jax-md's shift for free space: positions stay unwrapped, so displacements need no image bookkeeping."""
+    del unused
+    return positions + displacement
 
 
 def relaxation(
@@ -47,33 +48,26 @@ def relaxation(
     def init(theta, positions, system) -> RelaxState:
         return initial_state(positions, system.cell, rule.init(theta.rule, system))
 
-    def advance(evaluate, theta, state, system) -> RelaxState:
-        def move(state: RelaxState) -> RelaxState:
-            here = evaluate(theta, state.positions, state.cell, system)
-            asked, rule_state = rule.update(theta.rule, here.forces, state.rule, system)
-            displacement = jnp.where(system.free, asked, 0.0)
-            max_force = lax.stop_gradient(jnp.max(safe_norm(here.forces)))
-            moved = RelaxState(
-                positions=shift(state.positions, displacement),
-                cell=state.cell,
-                rule=rule_state,
-                steps=state.steps + 1,
-                outcome=state.outcome,
-                energy=here.energy,
-                max_force=max_force,
-                step_norm=lax.stop_gradient(jnp.sqrt(jnp.sum(displacement**2))),
-            )
-            stayed = state._replace(energy=here.energy, max_force=max_force)
-            arrived = max_force < force_tolerance
-            return conclude(moved, stayed, here, arrived=arrived, step_tolerance=step_tolerance)
-
-        # Not a mask but a branch: a frozen structure costs nothing (under vmap it becomes a mask).
-        return lax.cond(state.outcome == Outcome.RUNNING, move, lambda s: s, state)
+    def propose(evaluate, theta, state, system) -> Proposal:
+        here = evaluate(theta, state.positions, state.cell, system)
+        asked, rule_state = rule.update(theta.rule, here.forces, state.rule, system)
+        displacement = jnp.where(system.free, asked, 0.0)
+        max_force = jnp.max(safe_norm(here.forces))
+        return Proposal(
+            here=here,
+            positions=shift(state.positions, displacement),
+            cell=state.cell,
+            rule=rule_state,
+            kept=state.rule,
+            max_force=max_force,
+            step_norm=jnp.sqrt(jnp.sum(lax.stop_gradient(displacement) ** 2)),
+            arrived=max_force < force_tolerance,
+        )
 
     lean = potential.apply_lean
     return Relaxation(
         init,
-        advance,
+        advancing(propose, step_tolerance=step_tolerance),
         evaluation(potential.apply),
         potential.conservative,
         None if lean is None else evaluation(lean),

@@ -18,11 +18,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from bptt_relax._types import Array, Cell, Forces, Positions, PyTree, Scalar, Stress
-from bptt_relax.outcomes import Outcome
 from bptt_relax.potentials import Potential
 from bptt_relax.relax._contract import Evaluation, Relaxation, RelaxState, UpdateRule
 from bptt_relax.relax._exponential import matrix_exp
-from bptt_relax.relax._step import check_tolerances, conclude, evaluation, initial_state
+from bptt_relax.relax._step import Proposal, advancing, check_tolerances, evaluation, initial_state
 from bptt_relax.relax._strain import Strain, periodic_span, projection
 from bptt_relax.systems import System
 from bptt_relax.trees import safe_norm
@@ -119,48 +118,38 @@ def variable_cell_relaxation(
         )
         return initial_state(positions, system.cell, cell_state)
 
-    def advance(evaluate, theta, state, system) -> RelaxState:
-        def move(state: RelaxState) -> RelaxState:
-            cell_state: CellState = state.rule
-            # All components: those held are held in the reference cell, where they are others.
-            everything = system._replace(free=jnp.broadcast_to(system.mask[:, None], system.free.shape))
-            here = evaluate(theta, state.positions, state.cell, everything)
-            span = periodic_span(cell_state.reference, system.pbc)
-            scale = _scale(cell_factor, system, state.positions.dtype)
-            deformed = _deformed(state, here, system, scale, lambda L: project(L, span), scalar_pressure)
+    def propose(evaluate, theta, state, system) -> Proposal:
+        cell_state: CellState = state.rule
+        # All components: those held are held in the reference cell, where they are others.
+        everything = system._replace(free=jnp.broadcast_to(system.mask[:, None], system.free.shape))
+        here = evaluate(theta, state.positions, state.cell, everything)
+        span = periodic_span(cell_state.reference, system.pbc)
+        scale = _scale(cell_factor, system, state.positions.dtype)
+        deformed = _deformed(state, here, system, scale, lambda L: project(L, span), scalar_pressure)
 
-            rows = with_cell_rows(system)
-            asked, rule_state = rule.update(theta.rule, deformed.forces, cell_state.rule, rows)
-            displacement = jnp.where(rows.free, asked, 0.0)
-            moves, strains = displacement[:-3], project(displacement[-3:], span)
-            L = cell_state.log_deformation + strains / scale
-            F = matrix_exp(L)
-            max_force = lax.stop_gradient(jnp.max(safe_norm(deformed.forces[:-3])))
-            max_stress = lax.stop_gradient(deformed.max_stress)
-            step_norm = jnp.sqrt(jnp.sum(moves**2) + jnp.sum(strains**2))
-            moved = RelaxState(
-                positions=(deformed.y + moves) @ F.T,
-                cell=cell_state.reference @ F.T,
-                rule=cell_state._replace(rule=rule_state, log_deformation=L, max_stress=max_stress),
-                steps=state.steps + 1,
-                outcome=state.outcome,
-                energy=here.energy,
-                max_force=max_force,
-                step_norm=lax.stop_gradient(step_norm),
-            )
-            stayed = state._replace(
-                rule=cell_state._replace(max_stress=max_stress), energy=here.energy, max_force=max_force
-            )
-            arrived = (max_force < force_tolerance) & (max_stress < stress_tolerance)
-            return conclude(moved, stayed, here, arrived=arrived, step_tolerance=step_tolerance)
-
-        # As in `relaxation`: a branch, so that a frozen structure costs nothing.
-        return lax.cond(state.outcome == Outcome.RUNNING, move, lambda s: s, state)
+        rows = with_cell_rows(system)
+        asked, rule_state = rule.update(theta.rule, deformed.forces, cell_state.rule, rows)
+        displacement = jnp.where(rows.free, asked, 0.0)
+        moves, strains = displacement[:-3], project(displacement[-3:], span)
+        L = cell_state.log_deformation + strains / scale
+        F = matrix_exp(L)
+        kept = cell_state._replace(max_stress=lax.stop_gradient(deformed.max_stress))
+        max_force = jnp.max(safe_norm(deformed.forces[:-3]))
+        return Proposal(
+            here=here,
+            positions=(deformed.y + moves) @ F.T,
+            cell=cell_state.reference @ F.T,
+            rule=kept._replace(rule=rule_state, log_deformation=L),
+            kept=kept,
+            max_force=max_force,
+            step_norm=jnp.sqrt(jnp.sum(lax.stop_gradient(jnp.concatenate([moves, strains])) ** 2)),
+            arrived=(max_force < force_tolerance) & (deformed.max_stress < stress_tolerance),
+        )
 
     lean = potential.apply_lean
     return Relaxation(
         init,
-        advance,
+        advancing(propose, step_tolerance=step_tolerance),
         evaluation(potential.apply),
         potential.conservative,
         None if lean is None else evaluation(lean),

@@ -1,0 +1,18 @@
+"""Many structures of different size, element and cell: padded in few layouts, relaxed or differentiated together."""
+
+from bptt_relax.batches.buckets import Bucket, describe, plan_buckets
+from bptt_relax.batches.final import Final, Path
+from bptt_relax.batches.mapping import over_structures
+from bptt_relax.batches.relaxing import RelaxManyFn, headroom, relax_many
+
+__all__ = [
+    "Bucket",
+    "Final",
+    "Path",
+    "RelaxManyFn",
+    "describe",
+    "headroom",
+    "over_structures",
+    "plan_buckets",
+    "relax_many",
+]

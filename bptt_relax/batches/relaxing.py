@@ -1,0 +1,108 @@
+"""Relax many structures in one call."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Protocol
+
+import jax
+
+from bptt_relax.batches.buckets import Bucket, plan_buckets
+from bptt_relax.batches.final import Final
+from bptt_relax.batches.host import Host
+from bptt_relax.batches.in_turn import relax_in_turn
+from bptt_relax.batches.mapping import Mapping, choose_mapping
+from bptt_relax.batches.programs import Layouts, Programs
+from bptt_relax.batches.settling import begin, nothing, settle, whole_path
+from bptt_relax.batches.side_by_side import relax_side_by_side
+from bptt_relax.neighbors import GraphSpec
+from bptt_relax.relax import Relaxation, Theta
+from bptt_relax.systems import Structure
+
+CHUNK_IN_TURN = 32
+"""Evaluations between two looks at whether to stop."""
+
+CHUNK_SIDE_BY_SIDE = 8
+"""Evaluations before finished structures are replaced: longer wastes slots, shorter waits for the host."""
+
+
+class RelaxManyFn(Protocol):
+    """Relax structures of any sizes, elements and cells."""
+
+    def __call__(
+        self,
+        theta: Theta,
+        structures: Sequence[Structure],
+        *,
+        buckets: Sequence[Bucket] | None = None,
+        should_stop: Callable[[], bool] = ...,
+    ) -> Iterator[Final]:
+        """Where they end, in the order in which they finish; ``Final.index`` says which they are.
+
+        Args:
+            theta: parameters.
+            structures: on the host.
+            buckets: from `plan_buckets`; planned when not given.
+            should_stop: asked now and then; once true, structures under way are left and the iteration ends.
+        """
+        ...
+
+
+def relax_many(
+    relaxation: Relaxation,
+    spec: GraphSpec,
+    num_steps: int,
+    *,
+    skin: float = 1.0,
+    keep_path: bool = False,
+    mapping: Mapping | None = None,
+    workers: int | None = None,
+    slots: int | None = None,
+) -> RelaxManyFn:
+    """Build a function that relaxes many structures, each exactly as it would be alone, without gradients.
+
+    One program is compiled per bucket, and kept for the next call. No step is made for a structure that has
+    converged; where neighbors become stale they are rebuilt on the host, and the relaxation goes on. A structure that
+    fails says so in its outcome and leaves the others theirs.
+
+    Args:
+        relaxation: with the tolerances at which a structure counts as converged.
+        spec: the graph the potential asks for (``potential.graph``).
+        num_steps: largest number of steps of one structure.
+        skin: of the neighbor lists, angstrom.
+        keep_path: keep every configuration on the way (`Final.path`).
+        mapping: "in_turn" or "side_by_side", as `over_structures`.
+        workers: in turn: structures under way at once, each in a thread; the number of processors when not given.
+        slots: side by side: structures in one program; by their size when not given.
+
+    Raises:
+        ValueError: ``num_steps``, ``workers`` or ``slots`` is not positive, or unknown mapping.
+    """
+    for name, value in (("num_steps", num_steps), ("workers", workers), ("slots", slots)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be positive, got {value}")
+    record = whole_path if keep_path else nothing
+    if choose_mapping(mapping) == "in_turn":
+        programs = Programs(settle(relaxation, num_steps, CHUNK_IN_TURN, record))
+        walk = partial(relax_in_turn, workers=workers)
+    else:
+        one = settle(relaxation, num_steps, CHUNK_SIDE_BY_SIDE, record)
+        programs = Programs(jax.vmap(one, in_axes=(None, 0, 0)))
+        walk = partial(relax_side_by_side, slots=slots)
+    start = jax.jit(partial(begin, relaxation))
+    layouts = Layouts()
+
+    def run(theta, structures, *, buckets=None, should_stop=lambda: False) -> Iterator[Final]:
+        if not structures:
+            return
+        if buckets is None:
+            buckets = plan_buckets(structures, spec, skin=skin, headroom=headroom(relaxation))
+        layouts.add(bucket.layout for bucket in buckets)
+        host = Host(relaxation, start, theta, structures, spec, skin, layouts)
+        yield from walk(host, programs, buckets, should_stop=should_stop)
+
+    return run
+
+
+def headroom(relaxation: Relaxation) -> float:
+    """Headroom to plan buckets with: a cell that shrinks brings more neighbors into reach than atoms that move."""
+    return 1.4 if relaxation.moves_cell else 1.15
