@@ -101,7 +101,7 @@ def _cells(r: Relaxation, say: _Teller) -> Iterator[Problem]:
     if np.linalg.det(r.initial.cell) < 0:
         yield say("left-handed cell: used as it is", fatal=False)
     if not r.initial.pbc.any() and r.info.get("cell_given", False):
-        crossing = _bonds_across(r.relaxed)
+        crossing = geometry.bond_across(r.relaxed)
         if crossing is not None:
             yield say(
                 f"pbc is FFF but a cell is given, and atoms {crossing[0]} and {crossing[1]} would be bonded across "
@@ -254,14 +254,6 @@ def largest_jump(r: Relaxation) -> float:
         d = geometry.displacement(before, after, minimum_image=False)
         jumps.append(float(np.linalg.norm(d, axis=1).max()))
     return max(jumps)
-
-
-def _bonds_across(structure: Structure) -> tuple[int, int] | None:
-    """A pair that would be bonded if the cell were periodic, and isn't bonded inside it."""
-    periodic = structure._replace(pbc=np.ones(3, bool))
-    i, j, _ = geometry.pairs_within(periodic, 1.2)
-    inside = set(zip(*geometry.pairs_within(structure, 1.2)[:2], strict=True))
-    return next(((int(a), int(b)) for a, b in zip(i, j, strict=True) if (a, b) not in inside), None)
 
 
 def _flags(structure: Structure) -> str:

@@ -77,6 +77,18 @@ def pairs_within(structure: Structure, factor: float) -> tuple[np.ndarray, np.nd
     return i[close], j[close], ratio[close]
 
 
+def bond_across(structure: Structure) -> tuple[int, int] | None:
+    """A pair of atoms that would be bonded if the cell were periodic, and is not bonded inside it; None without one.
+
+    Args:
+        structure: on the host; its own periodicity is not looked at.
+    """
+    i, j, _ = pairs_within(structure._replace(pbc=np.ones(3, bool)), 1.2)
+    isolated = structure._replace(pbc=np.zeros(3, bool))
+    inside = set(zip(*pairs_within(isolated, 1.2)[:2], strict=True))
+    return next(((int(a), int(b)) for a, b in zip(i, j, strict=True) if (a, b) not in inside), None)
+
+
 def fragments(structure: Structure, factor: float = 1.3) -> list[np.ndarray]:
     """Pieces of a structure that no bond connects, the largest first.
 

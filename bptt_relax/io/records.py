@@ -58,15 +58,15 @@ def read_source(source: Source) -> list[Record]:
         InputError: a file is empty, cut off, of an unknown format, or not what its name says.
     """
     if source.format == "pair":
-        ends = [_read_file(path, None)[0][-1] for path in source.paths]
+        ends = [read_file(path, None)[0][-1] for path in source.paths]
         return [Record(source.name, str(source.paths[0].parent), ends, Course())]
     path = source.paths[0]
-    steps, text, notes, kind = _read_file(path, source.format)
+    steps, text, notes, kind = read_file(path, source.format)
     if kind == "espresso-out":
         course = espresso.course_of_pw(text)
     elif kind == "vasp-out":
         course = vasp.course_of_outcar(text)
-        constraints = vasp.find_selective(path.parent, lambda p: _read_file(p, "vasp")[0][-1])
+        constraints = vasp.find_selective(path.parent, lambda p: read_file(p, "vasp")[0][-1])
         for step in steps:
             step.set_constraint(constraints)
     elif kind == "vasp-xml":
@@ -111,8 +111,19 @@ class _Capped:
         return block
 
 
-def _read_file(path: Path, kind: str | None) -> tuple[list[Atoms], str, tuple[str, ...], str]:
-    """All frames of a file, its text where a program wrote it, ASE's warnings, and the format."""
+def read_file(path: Path, kind: str | None) -> tuple[list[Atoms], str, tuple[str, ...], str]:
+    """Read all frames of a file.
+
+    Args:
+        path: of the file, which may be compressed.
+        kind: ASE's name of the format; found out when not given.
+
+    Returns:
+        The frames, the file's text where a program wrote it, ASE's warnings, and the format.
+
+    Raises:
+        InputError: the file is empty, damaged, cut off, or of a format that ASE does not know.
+    """
     with unpacked(path) as plain:
         if plain.stat().st_size == 0:
             raise InputError(f"{path} is empty; was its writing cut off?")

@@ -5,6 +5,7 @@ import gzip
 import lzma
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,9 +70,24 @@ def find_sources(path: Path) -> tuple[list[Source], list[Problem]]:
     if path.is_file():
         usual = bare(path).name in ("OUTCAR", "vasprun.xml")
         return [
-            Source(path.resolve().parent.name if usual else bare(path).stem, (path,), _format_of(path))
+            Source(path.resolve().parent.name if usual else bare(path).stem, (path,), format_of(path))
         ], []
     sources: list[Source] = []
+    for here, files in folders(path):
+        relative = here.relative_to(path).as_posix()
+        name = path.resolve().name if relative == "." else relative
+        sources += _in_folder(here, files, name, relative)
+    if sources:
+        return sources, []
+    return [], [Problem(str(path), "", "no relaxations found", f"formats accepted: {ACCEPTED}")]
+
+
+def folders(path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """A folder and all below it, in a fixed order, with the names of their files; hidden ones are left out.
+
+    Args:
+        path: of the folder.
+    """
     visited: set[Path] = set()
     # Runs are often linked together from elsewhere; a link in a circle is walked once.
     for folder, subfolders, files in os.walk(path, followlinks=True):
@@ -81,12 +97,7 @@ def find_sources(path: Path) -> tuple[list[Source], list[Problem]]:
             continue
         visited.add(here.resolve())
         subfolders[:] = sorted(d for d in subfolders if not d.startswith("."))
-        relative = here.relative_to(path).as_posix()
-        name = path.resolve().name if relative == "." else relative
-        sources += _in_folder(here, sorted(f for f in files if not f.startswith(".")), name, relative)
-    if sources:
-        return sources, []
-    return [], [Problem(str(path), "", "no relaxations found", f"formats accepted: {ACCEPTED}")]
+        yield here, sorted(f for f in files if not f.startswith("."))
 
 
 def _in_folder(folder: Path, files: list[str], name: str, relative: str) -> list[Source]:
@@ -103,7 +114,7 @@ def _in_folder(folder: Path, files: list[str], name: str, relative: str) -> list
         return [Source(name, (by_bare[initial[0]], by_bare[relaxed[0]]), "pair")]
     found = []
     for f, path in sorted(by_bare.items()):
-        kind = _format_of(path)
+        kind = format_of(path)
         # Schedulers write .out files, too; nobody means those.
         if kind == "espresso-out" and b"Program PWSCF" not in beginning(path):
             continue
@@ -114,8 +125,8 @@ def _in_folder(folder: Path, files: list[str], name: str, relative: str) -> list
     return found
 
 
-def _format_of(path: Path) -> str | None:
-    """The format that a name tells, with a look inside where the name could be anything."""
+def format_of(path: Path) -> str | None:
+    """ASE's name of the format that a file name tells, or None where it tells nothing."""
     name = bare(path).name
     if re.search(r"OUTCAR", name):
         return "vasp-out"
