@@ -1,1 +1,1 @@
-"""Experiments: runnable, resumable, each with the same four files (__main__, config, run, figures)."""
+"""Experiments: runnable, resumable, each with the same files (__main__, config, run)."""
