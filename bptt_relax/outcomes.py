@@ -24,7 +24,7 @@ SENTENCES = {
     Outcome.CONVERGED: "converged",
     Outcome.STALE_NEIGHBORS: (
         "atoms moved further than half the skin of the neighbor list, or a capacity was exceeded; "
-        "rebuild the list (systems.rebuild_neighbors) and continue, or use unrolling.with_rebuilds"
+        "rebuild the list (systems.rebuild_neighbors) and continue, or use unrolling.relax_through_rebuilds"
     ),
     Outcome.NOT_FINITE: "forces became NaN or infinite: check for overlapping atoms or a step size beyond 2/L",
 }

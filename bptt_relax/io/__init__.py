@@ -7,7 +7,7 @@ from bptt_relax.io.problems import Problem, describe, safe_name, write_rejected
 from bptt_relax.io.reading import Inspection, inspect, read_pair, read_relaxations
 from bptt_relax.io.relaxations import Relaxation, largest_forces, start_below
 from bptt_relax.io.splits import Split, check_split, folds, leave_one_out, split
-from bptt_relax.io.structures import Found, inspect_structures
+from bptt_relax.io.structures import Found, StructureInspection, inspect_structures
 from bptt_relax.io.writing import write_relaxations
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Problem",
     "Relaxation",
     "Split",
+    "StructureInspection",
     "at_relaxed_cell",
     "check",
     "check_split",

@@ -40,7 +40,7 @@ class Found(NamedTuple):
     structure: Structure
 
 
-class Inspection(NamedTuple):
+class StructureInspection(NamedTuple):
     """What was found.
 
     Attributes:
@@ -54,7 +54,7 @@ class Inspection(NamedTuple):
     notes: list[Problem]
 
 
-def inspect_structures(paths: Sequence[Path | str], *, elements: Sequence[int] = ()) -> Inspection:
+def inspect_structures(paths: Sequence[Path | str], *, elements: Sequence[int] = ()) -> StructureInspection:
     """Read and check structures without raising for what is wrong with them.
 
     Args:
@@ -81,7 +81,7 @@ def inspect_structures(paths: Sequence[Path | str], *, elements: Sequence[int] =
             problems += told
             if not any(problem.fatal for problem in told):
                 found.append(one)
-    return Inspection(found, [p for p in problems if p.fatal], [p for p in problems if not p.fatal])
+    return StructureInspection(found, [p for p in problems if p.fatal], [p for p in problems if not p.fatal])
 
 
 def _sources(

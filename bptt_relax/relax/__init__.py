@@ -7,6 +7,7 @@ from bptt_relax.relax._contract import (
     Theta,
     UpdateRule,
 )
+from bptt_relax.relax._strain import Strain
 from bptt_relax.relax.adapt_jax_md import from_jax_md, to_jax_md
 from bptt_relax.relax.adapt_optax import from_optax
 from bptt_relax.relax.cap import cap_displacement
@@ -22,6 +23,7 @@ __all__ = [
     "Evaluation",
     "RelaxState",
     "Relaxation",
+    "Strain",
     "Theta",
     "UpdateRule",
     "cap_displacement",

@@ -50,6 +50,7 @@ class Reporter:
         self._printed = -math.inf
         self._live: Live | None = None
         self._title: str | None = None
+        self._unit = "steps"
         self._estimate = Estimate(None, now=self._start)
         self._shown: dict[str, Any] = {}
         self._skips: Counter[str] = Counter()
@@ -60,21 +61,24 @@ class Reporter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._finish("done" if kind is None else "stopped")
 
-    def begin(self, title: str, total: int | None = None, *, seconds: float = math.inf) -> None:
+    def begin(
+        self, title: str, total: int | None = None, *, seconds: float = math.inf, unit: str = "steps"
+    ) -> None:
         """Start a phase; one that is still under way ends.
 
         Args:
             title: what is done, for example ``BPTT seed 0: training``.
             total: steps, or None where unknown.
             seconds: the phase ends after this much training time even if steps are left.
+            unit: what is counted, in the plural.
         """
         self._finish("done")
-        self._title = title
+        self._title, self._unit = title, unit
         self._estimate = Estimate(total, seconds, now=self._clock())
         self._shown = {}
         self._skips.clear()
         if self._plain:
-            self._line(f"{title}" + (f" ({total} steps)" if total else ""))
+            self._line(f"{title}" + (f" ({total} {unit})" if total else ""))
             return
         self._live = live = Live(
             get_renderable=self._render,
@@ -174,7 +178,7 @@ class Reporter:
         done, total = self._estimate.done, self._estimate.total
         if total:
             return f"{done}/{total}"
-        return f"{done} steps" if done else ""
+        return f"{done} {self._unit}" if done else ""
 
     def _left(self) -> str:
         left = self._estimate.left(self._clock())

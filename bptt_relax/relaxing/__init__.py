@@ -1,0 +1,1 @@
+"""Relaxing the structures of files: what ``bptt-relax relax`` does."""

@@ -1,0 +1,163 @@
+"""Relax the structures of files, and write where they end."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from bptt_relax import batches, compilation, io
+from bptt_relax.batches import Final
+from bptt_relax.io import Found, Problem, StructureInspection
+from bptt_relax.outcomes import InputError, Outcome, RelaxationError
+from bptt_relax.potentials import Potential, pretrained
+from bptt_relax.processes import StopSignal
+from bptt_relax.relax import Theta
+from bptt_relax.relaxing.frames import ENDINGS, relaxed_frame, write_path
+from bptt_relax.relaxing.motion import make_relaxation, make_rule
+from bptt_relax.relaxing.output import Output
+from bptt_relax.relaxing.settings import RelaxSettings
+from bptt_relax.report import Reporter
+
+
+def relax_files(paths: Sequence[Path], settings: RelaxSettings, reporter: Reporter | None = None) -> int:
+    """Relax every structure of the given files and folders.
+
+    Args:
+        paths: as `io.inspect_structures`.
+        settings: how, and where to.
+        reporter: told how far it is; one on standard error when not given.
+
+    Returns:
+        exit code: 0, also where steps ran out (the file says which); 130 or 143 where a signal stopped it.
+
+    Raises:
+        InputError: something is wrong with files or settings; lists everything, and nothing is written.
+        ModelError: the model can't be had.
+        RelaxationError: all is written, but relaxations failed; names them.
+    """
+    compilation.keep_compiled_programs()
+    potential, params = pretrained.load(settings.model)
+    output = Output(settings.out)
+    inspection = io.inspect_structures(paths, elements=potential.elements)
+    rejected_to = _check(settings, output, inspection)
+    found = inspection.found
+    start = {"settings": settings.physics(), "structures": _digest(found)}
+    with (
+        output.opened(start, settings.resume),
+        StopSignal().listening() as stop,
+        reporter or Reporter() as reporter,
+    ):
+        if inspection.rejected:
+            io.write_rejected(rejected_to, inspection.rejected)
+            reporter.warn(f"{len(inspection.rejected)} problems, left out: see {rejected_to}")
+        for note in inspection.notes:
+            reporter.note(f"note: {note}")
+        _relax(found, potential, params, settings, output, reporter, stop)
+        if stop():
+            print(
+                f"interrupted: {len(output.names)} of {len(found)} structures are in {settings.out}. "
+                "Go on with the same command and --resume"
+            )
+            return 128 + (stop.number or 2)
+        output.complete([one.structure.name for one in found])
+    return _conclude(output)
+
+
+def _check(settings: RelaxSettings, output: Output, inspection: StructureInspection) -> Path:
+    """Refuse what is wrong, all of it at once. Returns where rejected structures are listed."""
+    rejected_to = settings.rejected_to or settings.out.with_name("rejected.csv")
+    problems = list(output.problems(settings.resume))
+    if not inspection.found and not inspection.rejected:
+        problems.append(
+            Problem("bptt-relax relax", "", "no files given", "name files or folders of structures")
+        )
+    if settings.skip_bad and inspection.rejected and rejected_to.exists() and not settings.resume:
+        fix = "name another file with --rejected-to"
+        problems.append(Problem(str(rejected_to), "", "exists and is never written over", fix))
+    folder = settings.trajectory
+    used = folder is not None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))
+    if used and not settings.resume:
+        fix = "name a folder that does not exist yet"
+        problems.append(Problem(f"--trajectory {folder}", "", "is a file, or not empty", fix))
+    if not settings.skip_bad or not inspection.found:
+        problems += inspection.rejected
+    if problems:
+        hint = (
+            "\nleave bad structures out with --skip-bad" if inspection.found and inspection.rejected else ""
+        )
+        raise InputError(io.describe(problems, "nothing relaxed, nothing written") + hint)
+    return rejected_to
+
+
+def _relax(
+    found: Sequence[Found],
+    potential: Potential,
+    params,
+    settings: RelaxSettings,
+    output: Output,
+    reporter: Reporter,
+    stop: StopSignal,
+) -> None:
+    """Relax what is not in the output yet."""
+    todo = [one for one in found if one.structure.name not in output.names]
+    if len(todo) < len(found):
+        reporter.note(f"{len(found) - len(todo)} of {len(found)} structures are relaxed already")
+    if not todo:
+        return
+    rule = make_rule(settings)
+    relaxation = make_relaxation(potential, rule, settings)
+    structures = [one.structure for one in todo]
+    buckets = batches.plan_buckets(structures, potential.graph, headroom=batches.headroom(relaxation))
+    reporter.note(batches.describe(buckets))
+    run = batches.relax_many(
+        relaxation,
+        potential.graph,
+        settings.steps,
+        keep_path=settings.trajectory is not None,
+        workers=settings.workers,
+    )
+    if settings.trajectory is not None:
+        settings.trajectory.mkdir(parents=True, exist_ok=True)
+    reporter.begin(f"relaxing with {settings.model}", len(todo), unit="structures")
+    for final in run(Theta(params, rule.hyper), structures, buckets=buckets, should_stop=stop):
+        one = todo[final.index]
+        if settings.trajectory is not None:
+            write_path(settings.trajectory / f"{final.structure.name}.extxyz", one, final)
+        output.append(final.structure.name, relaxed_frame(one, final, settings.model))
+        _tell(final, reporter)
+    reporter.end()
+
+
+def _tell(final: Final, reporter: Reporter) -> None:
+    name = final.structure.name
+    reporter.advance(structure=name, steps=final.steps, fmax=final.max_force)
+    if not final.converged:
+        reporter.warn(
+            f"{name}: {ENDINGS[final.outcome]} (step {final.steps}, fmax {final.max_force:.3g} eV/A)"
+        )
+
+
+def _conclude(output: Output) -> int:
+    """Say how it went."""
+    endings = output.endings()
+    counts = Counter(endings.values())
+    said = ", ".join(f"{count} {ending}" for ending, count in counts.most_common())
+    print(f"{len(endings)} structures: {said}; written to {output.path}")
+    failures = (ENDINGS[Outcome.NOT_FINITE], ENDINGS[Outcome.STALE_NEIGHBORS])
+    failed = [f"{name} ({ending})" for name, ending in endings.items() if ending in failures]
+    if failed:
+        raise RelaxationError(
+            f"{len(failed)} relaxations failed: {', '.join(failed)}. Check these structures; the model may be "
+            "far from what it was trained on"
+        )
+    return 0
+
+
+def _digest(found: Sequence[Found]) -> str:
+    """Of names, elements, positions, cells and constraints, in this order."""
+    digest = hashlib.sha256()
+    for one in found:
+        digest.update(one.structure.name.encode())
+        for array in one.structure[1:]:
+            digest.update(array.tobytes())
+    return digest.hexdigest()
