@@ -12,6 +12,7 @@ import tyro
 
 from bptt_relax.finetuning.settings import OwnDataSettings
 from bptt_relax.outcomes import InputError
+from bptt_relax.relaxing.settings import RelaxSettings
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,14 @@ class Models:
 
     fetch: str | None = None
     """Fetch and verify the weights of this model; a second use needs no network."""
+
+
+class Relax(RelaxSettings):
+    """Relax structures with a model, many at once."""
+
+    paths: tyro.conf.Positional[tuple[Path, ...]]
+    """Files that ASE reads and folders of them. Every structure of a file is relaxed, of the output of a DFT run the
+    last step; FILE@INDEX picks, as in ASE (FILE@-1, FILE@0:10)."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,7 @@ Command = (
     Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[Models, tyro.conf.subcommand("models")]
+    | Annotated[Relax, tyro.conf.subcommand("relax")]
     | Annotated[Selftest, tyro.conf.subcommand("selftest")]
     | Annotated[Publish, tyro.conf.subcommand("publish")]
 )
@@ -105,6 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
         Check: _check,
         Finetune: _finetune,
         Models: _models,
+        Relax: _relax,
         Selftest: _selftest,
         Publish: _publish,
     }
@@ -154,6 +165,12 @@ def _models(command: Models) -> int:
             f"{model.functional}  {model.licence}  doi:{model.citation}"
         )
     return 0
+
+
+def _relax(command: Relax) -> int:
+    from bptt_relax.relaxing.run import relax_files
+
+    return relax_files(command.paths, command)
 
 
 def _selftest(command: Selftest) -> int:
