@@ -1,0 +1,1 @@
+"""Making reference data: point defects in any host crystal, relaxed with Quantum ESPRESSO."""
