@@ -39,11 +39,40 @@ class Finetune(OwnDataSettings):
 
 
 @dataclass(frozen=True)
-class Models:
-    """List the pretrained models, or fetch their weights."""
+class ListModels:
+    """One line for each model: elements, cutoff, functional, licence, size, citation."""
 
-    fetch: str | None = None
-    """Fetch and verify the weights of this model; a second use needs no network."""
+
+@dataclass(frozen=True)
+class FetchModels:
+    """Fetch and verify the weights of models; a later use needs no network."""
+
+    names: tyro.conf.Positional[tuple[str, ...]]
+    """Models to fetch."""
+    source: Path | None = None
+    """Take them from this file, wheel or folder and not from the network."""
+
+
+@dataclass(frozen=True)
+class VerifyModels:
+    """Check fetched weights: hash, shapes, every number finite."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Models to check; every fetched one when not given."""
+
+
+ModelsAction = (
+    Annotated[ListModels, tyro.conf.subcommand("list", prefix_name=False)]
+    | Annotated[FetchModels, tyro.conf.subcommand("fetch", prefix_name=False)]
+    | Annotated[VerifyModels, tyro.conf.subcommand("verify", prefix_name=False)]
+)
+
+
+@dataclass(frozen=True)
+class Models:
+    """List the pretrained models, fetch their weights, verify what was fetched."""
+
+    action: tyro.conf.OmitArgPrefixes[ModelsAction] = ListModels()
 
 
 class Relax(RelaxSettings):
@@ -153,17 +182,20 @@ def _finetune(command: Finetune) -> int:
 def _models(command: Models) -> int:
     from bptt_relax.potentials import pretrained
 
-    if command.fetch is not None:
-        if command.fetch not in pretrained.MODELS:
-            raise InputError(f"no model {command.fetch!r}; there are {', '.join(pretrained.MODELS)}")
-        pretrained.load(command.fetch)
-        print(f"{command.fetch}: verified, in {pretrained.cache_folder()}")
-        return 0
-    for model in pretrained.MODELS.values():
-        print(
-            f"{model.name:<18} {len(model.elements):>3} elements  cutoff {model.cutoff:.2f} A  "
-            f"{model.functional}  {model.licence}  doi:{model.citation}"
-        )
+    match command.action:
+        case FetchModels(names, source):
+            if not names:
+                raise InputError(f"name a model to fetch: {', '.join(pretrained.models())}")
+            for name in names:
+                print(f"{name}: verified, in {pretrained.fetch(name, source=source)}")
+        case VerifyModels(names):
+            verdicts = [pretrained.verify(name) for name in names or pretrained.cached()]
+            for verdict in verdicts:
+                print(f"{verdict.model}: {verdict.sentence}")
+            return 0 if all(v.passed for v in verdicts) else 2
+        case _:
+            for model in pretrained.MODELS.values():
+                print(pretrained.describe(model))
     return 0
 
 

@@ -7,6 +7,8 @@ import pytest
 from bptt_relax import cli, datasets, io
 from bptt_relax.outcomes import InputError
 
+WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
+
 
 def test_help_and_models_are_light():
     program = (
@@ -43,15 +45,36 @@ def test_check_counts_what_is_good_and_names_what_is_not(tmp_path, capsys):
     assert cli.main(["check", str(tmp_path)]) == 0
 
 
+def test_models_are_fetched_verified_and_found_damaged(tmp_path, monkeypatch, capsys):
+    if not WEIGHTS.is_dir():
+        pytest.skip("the published nequix files are not on this machine")
+    monkeypatch.setenv("BPTT_RELAX_CACHE", str(tmp_path))
+    assert cli.main(["models", "verify"]) == 0
+    assert cli.main(["models", "verify", "nequix-mp-1"]) == 2
+    assert "not in the cache: bptt-relax models fetch nequix-mp-1" in capsys.readouterr().out
+    fetch = ["models", "fetch", "nequix-mp-1", "--source", str(WEIGHTS)]
+    assert cli.main(fetch) == 0
+    assert cli.main(["models", "verify"]) == 0
+    assert "707658 parameters" in capsys.readouterr().out
+    weights = tmp_path / "nequix-mp-1" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert cli.main(["models", "verify"]) == 2
+    assert f"{weights} is damaged" in capsys.readouterr().out
+    assert cli.main(fetch) == 0
+    assert cli.main(["models", "verify"]) == 0
+    with pytest.raises(InputError, match=r"name a model to fetch: .*nequix-oam-1"):
+        cli.main(["models", "fetch"])
+
+
 def test_unknown_model_and_missing_path():
     with pytest.raises(InputError, match="chgnet-0.3.0"):
-        cli.main(["models", "--fetch", "chgnet-9"])
+        cli.main(["models", "fetch", "chgnet-9"])
     with pytest.raises(InputError, match="cannot read nowhere"):
         cli.main(["check", "nowhere"])
 
 
 def test_exit_code_of_the_program():
-    command = [sys.executable, "-m", "bptt_relax", "models", "--fetch", "chgnet-9"]
+    command = [sys.executable, "-m", "bptt_relax", "models", "fetch", "chgnet-9"]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 2
     assert finished.stderr.startswith("error: no model 'chgnet-9'")

@@ -13,7 +13,7 @@ from bptt_relax.potentials.conservative import EnergyFn, conservative
 
 if TYPE_CHECKING:
     from bptt_relax.potentials.classical import stillinger_weber
-    from bptt_relax.potentials.pretrained import load, models, save
+    from bptt_relax.potentials.pretrained import fetch, load, models, save, verify
 
 __all__ = [
     "ApplyFn",
@@ -22,14 +22,23 @@ __all__ = [
     "Potential",
     "Prediction",
     "conservative",
+    "fetch",
     "load",
     "models",
     "save",
     "stillinger_weber",
     "trainable",
+    "verify",
 ]
 
-_LAZY = {"load": "pretrained", "models": "pretrained", "save": "pretrained", "stillinger_weber": "classical"}
+_LAZY = {
+    "fetch": "pretrained",
+    "load": "pretrained",
+    "models": "pretrained",
+    "save": "pretrained",
+    "stillinger_weber": "classical",
+    "verify": "pretrained",
+}
 
 
 def __getattr__(name: str):

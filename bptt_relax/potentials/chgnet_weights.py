@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_relax._types import Params
-from bptt_relax.outcomes import ModelError
+from bptt_relax.outcomes import InputError
 from bptt_relax.potentials.chgnet import Config
 
 Arrays = dict[str, np.ndarray]
@@ -43,19 +43,19 @@ def read_config(arguments: Mapping[str, Any], arrays: Mapping[str, np.ndarray], 
         origin: what messages call the file.
 
     Raises:
-        ModelError: a setting this implementation doesn't have.
+        InputError: a setting this implementation doesn't have.
     """
     for key, value in _FIXED.items():
         if arguments.get(key, value) != value:
-            raise ModelError(f"{origin} has {key}={arguments[key]!r}; only {value!r} is implemented")
+            raise InputError(f"{origin} has {key}={arguments[key]!r}; only {value!r} is implemented")
     norms = arguments.get("gMLP_norm"), arguments.get("readout_norm")
     if norms not in ((None, None), ("layer", "layer")):
-        raise ModelError(
+        raise InputError(
             f"{origin} has gMLP_norm, readout_norm = {norms}; only both 'layer' or neither is implemented"
         )
     hidden = tuple(arguments["mlp_hidden_dims"])
     if set(hidden) != {64}:
-        raise ModelError(f"{origin} has mlp_hidden_dims={hidden}; only layers of 64 are implemented")
+        raise InputError(f"{origin} has mlp_hidden_dims={hidden}; only layers of 64 are implemented")
     return Config(
         cutoff=float(arguments["atom_graph_cutoff"]),
         bond_cutoff=float(arguments["bond_graph_cutoff"]),
@@ -133,23 +133,23 @@ def from_published(arrays: Mapping[str, np.ndarray], config: Config, origin: str
     """Parameters of `chgnet.CHGNet` from published weights, in JAX's default float type.
 
     Raises:
-        ModelError: a missing or unexpected array, or a value that isn't finite.
+        InputError: a missing or unexpected array, or a value that isn't finite.
     """
     table = _table(config)
     expected = {name for names in table.values() for name in names}
     if missing := sorted(expected - set(arrays)):
-        raise ModelError(
+        raise InputError(
             f"{origin} lacks {missing[0]} and {len(missing) - 1} more arrays: not a CHGNet checkpoint?"
         )
     if extra := sorted(set(arrays) - expected):
-        raise ModelError(
+        raise InputError(
             f"{origin} has {extra[0]} and {len(extra) - 1} more arrays that this CHGNet doesn't have"
         )
     params: Params = {}
     for path, names in table.items():
         parts = [np.asarray(arrays[name]) for name in names]
         if any(not np.all(np.isfinite(part)) for part in parts):
-            raise ModelError(f"{origin}: {names[0]} holds NaN or infinite values")
+            raise InputError(f"{origin}: {names[0]} holds NaN or infinite values")
         if path == ("reference_energies",):
             value = parts[0][0]
         elif _is_embedding(path):

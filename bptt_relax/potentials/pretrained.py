@@ -6,34 +6,47 @@ safetensors: a second run needs no network.
 """
 
 import hashlib
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from bptt_relax._types import Params
-from bptt_relax.outcomes import InputError, ModelError
-from bptt_relax.potentials import checkpoint_zip, sources, weights_file
+from bptt_relax.outcomes import InputError
+from bptt_relax.potentials import cache, published, sources, weights_file
 from bptt_relax.potentials._contract import Potential
 from bptt_relax.potentials._trainable import trainable
+from bptt_relax.potentials.families import family
 from bptt_relax.potentials.registry import MODELS, Model
-from bptt_relax.potentials.weights_file import Weights, cache_folder
+from bptt_relax.potentials.weights_file import Weights
 
-__all__ = ["MODELS", "cache_folder", "load", "models", "save", "trainable"]
+__all__ = [
+    "MODELS",
+    "Verdict",
+    "cache_folder",
+    "cached",
+    "describe",
+    "fetch",
+    "load",
+    "models",
+    "save",
+    "trainable",
+    "verify",
+]
+
+cache_folder = cache.folder
 
 
-class Family(NamedTuple):
-    """What one implementation does with weights.
+class Verdict(NamedTuple):
+    """What `verify` found in the cache for one model.
 
     Attributes:
-        convert: published file -> weights.
-        build: weights -> potential and parameters.
-        unload: parameters, model settings -> arrays under their published names.
+        model: its name.
+        passed: the weights are there, whole, and make a potential.
+        sentence: the same in words, with the fix where one is needed.
     """
 
-    convert: Callable[[sources.Published, Model], Weights]
-    build: Callable[[Weights, Model], tuple[Potential, Params]]
-    unload: Callable[[Params, Weights], Weights]
+    model: str
+    passed: bool
+    sentence: str
 
 
 def models() -> tuple[str, ...]:
@@ -41,30 +54,87 @@ def models() -> tuple[str, ...]:
     return tuple(MODELS)
 
 
+def cached() -> tuple[str, ...]:
+    """Names of the models that the cache holds, whole or damaged."""
+    return tuple(name for name, model in MODELS.items() if cache.entry(model).is_dir())
+
+
+def describe(model: Model) -> str:
+    """A line of text: elements, cutoff, functional, licence, size and citation of a model."""
+    size = f"{model.size / 1e6:.1f} MB" if model.size else "no file"
+    return (
+        f"{model.name:<16} {len(model.elements):>3} elements  cutoff {model.cutoff:.2f} A  {size:>7}  "
+        f"{model.licence:<17}  {model.citation:<29}  {model.functional}"
+    )
+
+
 def load(name_or_path: str | Path, *, source: str | Path | None = None) -> tuple[Potential, Params]:
     """A potential and its parameters, in JAX's default float type.
 
     Args:
-        name_or_path: a name from `models`, or a file: .safetensors that `save` wrote, a published checkpoint, or
-            a wheel that holds exactly one model of `models`.
-        source: where the published weights of a name are on this machine (wheel or checkpoint); cache, installed
-            package and network otherwise.
+        name_or_path: a name from `models`, or a file: .safetensors that `save` wrote, a published file of
+            weights, or a wheel that holds exactly one model of `models`.
+        source: where the published weights of a name are on this machine (the file, a wheel that holds it, or a
+            folder with either); cache, installed package and network otherwise.
 
     Raises:
-        InputError: unknown name, or no such file.
-        ModelError: the weights can't be had, or are not what they should be.
+        InputError: unknown name, no such file, or a file that is not what it should be, in the cache too.
+        ModelError: the weights can't be fetched.
     """
     model = MODELS.get(str(name_or_path))
     if model is None:
-        weights = _read_file(Path(name_or_path))
-        model = MODELS[weights.model]
-        return _family(model).build(weights, model)
+        weights, model = _read_file(Path(name_or_path))
+        return family(model).build(weights, model, str(name_or_path))
     if model.source is None:
         return _stillinger_weber()
-    weights = None if source is not None else weights_file.read_cached(model.name)
+    weights = None if source is not None else cache.read(model)
     if weights is None:
         weights = _convert(model, sources.find(model, source))
-    return _family(model).build(weights, model)
+    return family(model).build(weights, model, model.name)
+
+
+def fetch(name: str, *, source: str | Path | None = None) -> Path:
+    """Put the weights of a model into the cache anew, whatever is there.
+
+    Args:
+        name: of `models`.
+        source: as for `load`.
+
+    Returns:
+        the folder they are in.
+
+    Raises:
+        InputError: unknown name, or ``source`` is not the published file.
+        ModelError: the weights can't be fetched.
+    """
+    model = _with_weights(name)
+    _convert(model, sources.find(model, source))
+    if not cache.entry(model).is_dir():
+        raise InputError(
+            f"can't write to the cache {cache.folder()}: set BPTT_RELAX_CACHE to a folder that can be written"
+        )
+    return cache.entry(model)
+
+
+def verify(name: str) -> Verdict:
+    """Check the cached weights of a model: their hash, their shapes, that every number is finite.
+
+    Args:
+        name: of `models`.
+
+    Raises:
+        InputError: unknown name.
+    """
+    model = _with_weights(name)
+    try:
+        weights = cache.read(model)
+        if weights is None:
+            return Verdict(name, False, f"not in the cache: bptt-relax models fetch {name}")
+        family(model).build(weights, model, str(cache.entry(model)))
+    except InputError as error:
+        return Verdict(name, False, str(error))
+    count = sum(array.size for array in weights.arrays.values())
+    return Verdict(name, True, f"{count} parameters as published, in {cache.entry(model)}")
 
 
 def save(path: str | Path, name_or_path: str | Path, params: Params) -> None:
@@ -81,61 +151,58 @@ def save(path: str | Path, name_or_path: str | Path, params: Params) -> None:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"weights are saved as .safetensors, not {path.name}: rename it")
-    model = MODELS.get(str(name_or_path))
-    if model is not None and model.source is None:
-        raise InputError(f"{model.name} has no file format: keep its {len(params)} numbers yourself")
+    weights, model = _find(name_or_path)
+    weights_file.write(path, family(model).unload(params, weights))
+
+
+def _find(name_or_path: str | Path) -> tuple[Weights, Model]:
+    """The weights that a name or a file stands for."""
+    if str(name_or_path) not in MODELS:
+        return _read_file(Path(name_or_path))
+    model = _with_weights(str(name_or_path))
+    return cache.read(model) or _convert(model, sources.find(model)), model
+
+
+def _with_weights(name: str) -> Model:
+    model = MODELS.get(name)
     if model is None:
-        weights = _read_file(Path(name_or_path))
-        model = MODELS[weights.model]
-    else:
-        weights = weights_file.read_cached(model.name) or _convert(model, sources.find(model))
-    weights_file.write(path, _family(model).unload(params, weights))
+        raise InputError(f"no model {name!r}; there are {', '.join(MODELS)}")
+    if model.source is None:
+        raise InputError(f"{name} has no file of weights: its few numbers are in the package")
+    return model
 
 
-def _convert(model: Model, published: sources.Published) -> Weights:
-    weights = _family(model).convert(published, model)
-    manifest = {
-        "model": model.name,
-        "origin": published.origin.rsplit("/", 1)[-1],
-        "origin_sha256": model.sha256,
-        "licence": model.licence,
-        "citation": model.citation,
-    }
-    weights_file.write_cache(weights, manifest, published.licence)
+def _convert(model: Model, found: published.Published) -> Weights:
+    weights = family(model).convert(found, model)
+    cache.write(model, weights, found)
     return weights
 
 
-def _read_file(path: Path) -> Weights:
-    """Weights from a file that the user named."""
+def _read_file(path: Path) -> tuple[Weights, Model]:
+    """Weights from a file that the user named, and the model they belong to."""
     if not path.exists():
         raise InputError(f"no model and no file called {path}; models: {', '.join(MODELS)}")
     if path.suffix == ".safetensors":
         weights = weights_file.read(path)
         if weights.model not in MODELS:
-            raise ModelError(
-                f"{path} belongs to the model {weights.model!r}, which this version doesn't know"
+            raise InputError(
+                f"{path} belongs to the model {weights.model!r}, which this version doesn't know: update it"
             )
-        return weights
-    data = sources.read_bytes(path)
+        return weights, MODELS[weights.model]
+    data = published.read_bytes(path)
     found = hashlib.sha256(data).hexdigest()
     for model in MODELS.values():
         if model.sha256 == found:
-            return _convert(model, sources.from_path(model, path))
+            return _convert(model, sources.from_path(model, path)), model
     if path.suffix == ".whl":
         raise InputError(
             f"{path} may hold several models: name one, as in load('chgnet-0.3.0', source='{path.name}')"
         )
-    checkpoint_zip.refuse_obvious(data, path)
-    raise ModelError(
-        f"{path} (sha256 {found[:12]}...) is none of the published checkpoints this package knows: "
+    published.refuse_disguised(data, path)
+    raise InputError(
+        f"{path} (sha256 {found[:12]}...) is none of the published files this package knows: "
         "load the model by name and save fine-tuned weights with potentials.save"
     )
-
-
-def _family(model: Model) -> Family:
-    if model.family == "chgnet":
-        return Family(_convert_chgnet, _build_chgnet, _unload_chgnet)
-    raise ModelError(f"{model.name} has no file format")
 
 
 def _stillinger_weber() -> tuple[Potential, Params]:
@@ -143,28 +210,3 @@ def _stillinger_weber() -> tuple[Potential, Params]:
 
     potential = stillinger_weber()
     return potential, potential.init(None)
-
-
-def _convert_chgnet(published: sources.Published, model: Model) -> Weights:
-    content = checkpoint_zip.read(published.data, published.origin)
-    try:
-        arrays, arguments = content["model"]["state_dict"], content["model"]["model_args"]
-        arguments = json.loads(json.dumps(arguments))
-    except (KeyError, TypeError) as error:
-        raise ModelError(f"{published.origin} is not a CHGNet checkpoint (no {error})") from error
-    return Weights(model.name, arguments, dict(arrays))
-
-
-def _build_chgnet(weights: Weights, model: Model) -> tuple[Potential, Params]:
-    from bptt_relax.potentials import chgnet, chgnet_weights
-
-    config = chgnet_weights.read_config(weights.arguments, weights.arrays, weights.model)
-    params = chgnet_weights.from_published(weights.arrays, config, weights.model)
-    return chgnet.build(config, elements=model.elements, name=model.name), params
-
-
-def _unload_chgnet(params: Params, weights: Weights) -> Weights:
-    from bptt_relax.potentials import chgnet_weights
-
-    config = chgnet_weights.read_config(weights.arguments, weights.arrays, weights.model)
-    return weights._replace(arrays=chgnet_weights.to_published(params, config))

@@ -19,6 +19,26 @@ class WheelMember(NamedTuple):
     package: str
     member: str
 
+    @property
+    def file_name(self) -> str:
+        """Name of the weights themselves."""
+        return self.member.rsplit("/", 1)[-1]
+
+
+class PublicFile(NamedTuple):
+    """Weights that are a file of a public repository.
+
+    Attributes:
+        address: of one commit, so that it never changes.
+    """
+
+    address: str
+
+    @property
+    def file_name(self) -> str:
+        """Name of the weights themselves."""
+        return self.address.rsplit("/", 1)[-1]
+
 
 class Model(NamedTuple):
     """One pretrained model.
@@ -39,7 +59,7 @@ class Model(NamedTuple):
 
     name: str
     family: str
-    source: WheelMember | None
+    source: WheelMember | PublicFile | None
     sha256: str
     size: int
     licence: str
@@ -84,6 +104,52 @@ def _chgnet(
     )
 
 
+_NEQUIX_FILES = (
+    "https://github.com/atomicarchitects/nequix/raw/9c852a9c4cce69ae5e75bc5a2cf670be21ff8c28/models"
+)
+
+_NEQUIX_NOTICE = """MIT License
+
+Copyright (c) 2025 Teddy Koker
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE."""
+
+_NEQUIX = "doi:10.48550/arXiv.2508.16067"
+_PHONON_FINE_TUNING = "doi:10.48550/arXiv.2601.07742"
+
+
+def _nequix(name: str, sha256: str, size: int, functional: str, citation: str) -> Model:
+    return Model(
+        name=name,
+        family="nequix",
+        source=PublicFile(f"{_NEQUIX_FILES}/{name}.nqx"),
+        sha256=sha256,
+        size=size,
+        licence="MIT",
+        notice=_NEQUIX_NOTICE,
+        elements=_MPTRJ_ELEMENTS,
+        cutoff=6.0,
+        functional=functional,
+        citation=citation,
+    )
+
+
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
@@ -108,6 +174,41 @@ MODELS: dict[str, Model] = {
             functional="r2SCAN (MP-r2SCAN, transfer from MPtrj)",
             # Its reference energy of Yb is zero: the transfer set has no ytterbium.
             elements=tuple(z for z in _MPTRJ_ELEMENTS if z != 70),
+        ),
+        _nequix(
+            "nequix-mp-1",
+            "1647af8e627e1afa11e2bfadeab0797326513a521afd7dd01606a96f56783eee",
+            2_842_366,
+            "PBE / PBE+U (MPtrj)",
+            _NEQUIX,
+        ),
+        _nequix(
+            "nequix-mp-1-pft",
+            "a88aeaed71fd447572dc57af21d469207d7737b85a6dbb66f8c38156f175c5f1",
+            2_842_840,
+            "PBE / PBE+U (MPtrj, MDR phonons)",
+            _PHONON_FINE_TUNING,
+        ),
+        _nequix(
+            "nequix-omat-1",
+            "2d0802ae7f5915cb488c44d25649d98404a103697e6500abb40f515e003a46a6",
+            2_841_752,
+            "PBE / PBE+U, VASP 54 (OMat24)",
+            _PHONON_FINE_TUNING,
+        ),
+        _nequix(
+            "nequix-oam-1",
+            "6a43475eaeb32a7a049f36c1306d78aa1e7a17e8af37aeda7901c8fec0ca845c",
+            2_869_928,
+            "PBE / PBE+U (OMat24, sAlex, MPtrj)",
+            _PHONON_FINE_TUNING,
+        ),
+        _nequix(
+            "nequix-oam-1-pft",
+            "4ce693d68886512aab50c84ea2400efd68163e11155f7c7babe98e695177e809",
+            2_842_066,
+            "PBE / PBE+U (OMat24, sAlex, MPtrj, MDR phonons)",
+            _PHONON_FINE_TUNING,
         ),
         Model(
             name="stillinger-weber",

@@ -1,0 +1,125 @@
+"""Features that rotate with the structure, and the layers that keep it so.
+
+A feature of degree l and parity (-1)**l is an array (M, 2l + 1, channels): components in the order and normalization
+of e3nn (Geiger and Smidt, arXiv:2207.09453), channels last, where a layer's inner loops run over them.
+"""
+
+import functools
+from collections.abc import Sequence
+
+import e3nn_jax as e3nn
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from bptt_relax._types import Array
+
+Features = Sequence[Array]
+"""One array (M, 2l + 1, channels of l) for each degree l = 0, 1, ..."""
+
+SILU_NORM = 0.59645772
+"""Root mean square of silu over a standard normal distribution, as e3nn computes it in single precision (a millionth
+less than the integral): published weights were trained with this number."""
+
+
+def silu(x: Array) -> Array:
+    """The input times its logistic function, through tanh: on CPU half the price of an exponential and a division."""
+    return x * (0.5 + 0.5 * jnp.tanh(0.5 * x))
+
+
+def spherical_harmonics(directions: Array, max_degree: int) -> Features:
+    """Real spherical harmonics up to a degree, of mean square one per component.
+
+    Args:
+        directions: (M, 3) unit vectors.
+        max_degree: the largest degree.
+
+    Returns:
+        (M, 2l + 1) for each degree.
+    """
+    harmonics = e3nn.spherical_harmonics(
+        e3nn.s2_irreps(max_degree), directions, normalize=False, normalization="component"
+    )
+    return jnp.split(harmonics.array, [degree**2 for degree in range(1, max_degree + 1)], axis=-1)
+
+
+@functools.cache
+def coupling(first: int, second: int, result: int) -> np.ndarray:
+    """Clebsch-Gordan coefficients, (2l + 1) of each degree, that keep the mean square of a component."""
+    return np.asarray(e3nn.clebsch_gordan(first, second, result)) * (2 * result + 1) ** 0.5
+
+
+def paths(num_degrees: int, max_harmonic: int, max_result: int) -> list[list[tuple[int, int]]]:
+    """Ways to make each degree out of a feature and a harmonic without changing its parity.
+
+    Args:
+        num_degrees: degrees 0 ... num_degrees - 1 of the features.
+        max_harmonic: largest degree of the harmonics.
+        max_result: largest degree of the product.
+
+    Returns:
+        for each degree of the product the pairs (degree of the feature, degree of the harmonic).
+    """
+
+    def couples(first: int, second: int, result: int) -> bool:
+        return abs(first - second) <= result <= first + second and (first + second + result) % 2 == 0
+
+    pairs = [(first, second) for first in range(num_degrees) for second in range(max_harmonic + 1)]
+    return [[pair for pair in pairs if couples(*pair, result)] for result in range(max_result + 1)]
+
+
+class Linear(nn.Module):
+    """Mix the channels of each degree; kernels of unit variance, scaled by the root of their inputs.
+
+    Attributes:
+        channels: of the output, for each degree; degrees that the input lacks stay out.
+    """
+
+    channels: Sequence[int]
+
+    @nn.compact
+    def __call__(self, features: Features) -> list[Array]:
+        """Mixed features (M, 2l + 1, channels)."""
+        mixed = []
+        for degree, (x, size) in enumerate(zip(features, self.channels, strict=False)):
+            kernel = self.param(f"degree_{degree}", nn.initializers.normal(1.0), (x.shape[-1], size))
+            mixed.append(x @ (kernel * x.shape[-1] ** -0.5))
+        return mixed
+
+
+class RMSNorm(nn.Module):
+    """Divide all degrees by one root mean square, then scale each channel.
+
+    The square is summed over channels and weighted by 1/(2l + 1)**2 and the number of degrees: what published
+    Nequix weights were trained with.
+    """
+
+    @nn.compact
+    def __call__(self, features: Features) -> list[Array]:
+        """Normalized features, of the same shapes."""
+        weights = [1 / (x.shape[1] ** 2 * len(features)) for x in features]
+        square = sum(w * jnp.sum(x * x, axis=(1, 2)) for w, x in zip(weights, features, strict=True))
+        inverse = lax.rsqrt(square + 1e-12)[:, None, None]
+        scales = [
+            self.param(f"degree_{degree}", nn.initializers.ones, (x.shape[-1],))
+            for degree, x in enumerate(features)
+        ]
+        return [x * scale * inverse for x, scale in zip(features, scales, strict=True)]
+
+
+def gate(features: Features) -> list[Array]:
+    """Activate scalars and multiply every other channel by an activated scalar of its own.
+
+    Args:
+        features: the scalars that gate stand last among the scalars, ordered as the channels they gate.
+
+    Returns:
+        features, fewer scalars by those that gated.
+    """
+    scalars, *others = features
+    scalars = silu(scalars) / SILU_NORM
+    sizes = [x.shape[-1] for x in others]
+    ends = scalars.shape[-1] - sum(sizes) + np.cumsum([0, *sizes])
+    kept, *gates = jnp.split(scalars, ends[:-1], axis=-1) if sizes else (scalars,)
+    return [kept, *(x * g for x, g in zip(others, gates, strict=True))]
