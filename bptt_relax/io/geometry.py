@@ -1,5 +1,7 @@
 """Distances on the host that checks and acceptance rules are made of."""
 
+from collections import Counter
+
 import numpy as np
 from ase.data import covalent_radii
 
@@ -83,10 +85,16 @@ def bond_across(structure: Structure) -> tuple[int, int] | None:
     Args:
         structure: on the host; its own periodicity is not looked at.
     """
-    i, j, _ = pairs_within(structure._replace(pbc=np.ones(3, bool)), 1.2)
-    isolated = structure._replace(pbc=np.zeros(3, bool))
-    inside = set(zip(*pairs_within(isolated, 1.2)[:2], strict=True))
-    return next(((int(a), int(b)) for a, b in zip(i, j, strict=True) if (a, b) not in inside), None)
+    bonds = [
+        Counter(
+            zip(
+                *(atoms.tolist() for atoms in pairs_within(structure._replace(pbc=pbc), 1.2)[:2]), strict=True
+            )
+        )
+        for pbc in (np.ones(3, bool), np.zeros(3, bool))
+    ]
+    # Counted, as two atoms may be bonded inside the cell and across its boundary too.
+    return next(iter(bonds[0] - bonds[1]), None)
 
 
 def fragments(structure: Structure, factor: float = 1.3) -> list[np.ndarray]:

@@ -49,7 +49,7 @@ def relax_files(paths: Sequence[Path], settings: RelaxSettings, reporter: Report
     ):
         if inspection.rejected:
             io.write_rejected(rejected_to, inspection.rejected)
-            reporter.warn(f"{len(inspection.rejected)} problems, left out: see {rejected_to}")
+            reporter.warn(f"left out, reasons in {rejected_to}: {_listed(inspection.rejected)}")
         for note in inspection.notes:
             reporter.note(f"note: {note}")
         _relax(found, potential, params, settings, output, reporter, stop)
@@ -99,16 +99,18 @@ def _relax(
     stop: StopSignal,
 ) -> None:
     """Relax what is not in the output yet."""
-    todo = [one for one in found if one.structure.name not in output.names]
-    if len(todo) < len(found):
-        reporter.note(f"{len(found) - len(todo)} of {len(found)} structures are relaxed already")
-    if not todo:
+    done = {k for k, one in enumerate(found) if one.structure.name in output.names}
+    if done:
+        reporter.note(f"{len(done)} of {len(found)} structures are relaxed already")
+    if len(done) == len(found):
         return
     rule = make_rule(settings)
     relaxation = make_relaxation(potential, rule, settings)
-    structures = [one.structure for one in todo]
+    structures = [one.structure for one in found]
+    # Planned for all, also where some are done: what is left ends to the last digit where it would have.
     buckets = batches.plan_buckets(structures, potential.graph, headroom=batches.headroom(relaxation))
     reporter.note(batches.describe(buckets))
+    left = [bucket._replace(members=tuple(k for k in bucket.members if k not in done)) for bucket in buckets]
     run = batches.relax_many(
         relaxation,
         potential.graph,
@@ -118,9 +120,10 @@ def _relax(
     )
     if settings.trajectory is not None:
         settings.trajectory.mkdir(parents=True, exist_ok=True)
-    reporter.begin(f"relaxing with {settings.model}", len(todo), unit="structures")
-    for final in run(Theta(params, rule.hyper), structures, buckets=buckets, should_stop=stop):
-        one = todo[final.index]
+    reporter.begin(f"relaxing with {settings.model}", len(found) - len(done), unit="structures")
+    theta = Theta(params, rule.hyper)
+    for final in run(theta, structures, buckets=[b for b in left if b.members], should_stop=stop):
+        one = found[final.index]
         if settings.trajectory is not None:
             write_path(settings.trajectory / f"{final.structure.name}.extxyz", one, final)
         output.append(final.structure.name, relaxed_frame(one, final, settings.model))
@@ -142,15 +145,20 @@ def _conclude(output: Output) -> int:
     endings = output.endings()
     counts = Counter(endings.values())
     said = ", ".join(f"{count} {ending}" for ending, count in counts.most_common())
-    print(f"{len(endings)} structures: {said}; written to {output.path}")
+    print(f"{len(endings)} structure{'s' * (len(endings) != 1)}: {said}; written to {output.path}")
     failures = (ENDINGS[Outcome.NOT_FINITE], ENDINGS[Outcome.STALE_NEIGHBORS])
     failed = [f"{name} ({ending})" for name, ending in endings.items() if ending in failures]
     if failed:
         raise RelaxationError(
-            f"{len(failed)} relaxations failed: {', '.join(failed)}. Check these structures; the model may be "
+            f"{len(failed)} of {len(endings)} relaxations failed: {', '.join(failed)}. Check these structures; the model may be "
             "far from what it was trained on"
         )
     return 0
+
+
+def _listed(problems: Sequence[Problem]) -> str:
+    """Names of what problems are about, each once."""
+    return ", ".join(dict.fromkeys(problem.name or problem.source for problem in problems))
 
 
 def _digest(found: Sequence[Found]) -> str:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bptt_relax.outcomes import ModelError
@@ -33,7 +34,12 @@ def test_readme():
 def test_composing_steps(capsys):
     namespace = run_examples("docs/composing-steps.md")
     assert float(namespace["value"]) > 0
-    assert len(capsys.readouterr().out.splitlines()) == 5
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 5 + 1 + 4
+    assert printed[5].startswith("4 structures in ")
+    assert all(line.endswith("True") for line in printed[6:])
+    assert namespace["usable"] == [True] * 4
+    np.testing.assert_allclose(namespace["values"][0], namespace["value"], rtol=1e-4)
     assert int(namespace["result"].state.steps) > 5
 
 
