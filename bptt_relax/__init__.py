@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         units,
         unrolling,
     )
+    from bptt_relax.ase_calculator import ASECalculator
     from bptt_relax.neighbors import GraphSpec
     from bptt_relax.relax import Theta, relaxation
     from bptt_relax.systems import Pair, System
@@ -47,6 +48,7 @@ _MODULES = (
     "unrolling",
 )
 _NAMES = {
+    "ASECalculator": "ase_calculator",
     "GraphSpec": "neighbors",
     "Pair": "systems",
     "System": "systems",
@@ -57,6 +59,7 @@ _NAMES = {
 }
 
 __all__ = [
+    "ASECalculator",
     "GraphSpec",
     "Pair",
     "System",

@@ -1,0 +1,125 @@
+"""Any potential as an ASE calculator: for ASE's optimizers, molecular dynamics, phonons and whatever else asks ASE."""
+
+import jax
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.data import chemical_symbols
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from bptt_relax import neighbors, systems
+from bptt_relax._types import Params, Positions
+from bptt_relax.io import to_structure
+from bptt_relax.outcomes import InputError, ModelError
+from bptt_relax.potentials import Potential, Prediction
+from bptt_relax.systems import System
+
+
+class ASECalculator(Calculator):
+    """Energy (eV), forces (eV/angstrom) and stress (eV/angstrom^3, Voigt) of a potential.
+
+    Neighbors are rebuilt only when an atom has moved further than half the skin or the cell has changed too much;
+    between rebuilds one compiled program serves every step, in JAX's default precision. Energies that an optimizer
+    or a long trajectory compares to less than 1e-5 of their size want ``jax_enable_x64``.
+
+    Attributes:
+        rebuilds: how often neighbors were built for the present composition.
+    """
+
+    implemented_properties = ("energy", "free_energy", "forces", "stress")
+    default_parameters = {}  # noqa: RUF012
+    discard_results_on_any_change = True
+
+    def __init__(self, potential: Potential, params: Params, *, skin: float = 1.0) -> None:
+        """Wrap a potential.
+
+        Args:
+            potential: the potential.
+            params: its parameters.
+            skin: how much further than the cutoff neighbors are listed, angstrom.
+
+        Raises:
+            ValueError: a negative skin.
+        """
+        super().__init__()
+        if not skin >= 0:
+            raise ValueError(f"skin={skin} must not be negative; 1.0 angstrom is a good start")
+        self.potential, self.params, self.skin = potential, params, skin
+        self.rebuilds = 0
+        self._system: System | None = None
+        self._cell = np.zeros((3, 3))
+
+        @jax.jit
+        def predict(params: Params, positions: Positions, system: System) -> tuple[Prediction, jax.Array]:
+            graph = neighbors.refresh(system.candidates, positions, system.cell)
+            return potential.apply(params, positions, system, graph), graph.overflow
+
+        self._predict = predict
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties=("energy",), system_changes=tuple(all_changes)
+    ) -> None:
+        """Fill ``results``; ASE calls this.
+
+        Raises:
+            InputError: an element that the potential does not cover.
+            ModelError: the potential gives an energy or forces that are not finite.
+        """
+        super().calculate(atoms, properties, system_changes)
+        prediction = self._answer(self.atoms)
+        energy, forces = float(prediction.energy), np.asarray(prediction.forces, np.float64)
+        if not (np.isfinite(energy) and np.all(np.isfinite(forces))):
+            raise ModelError(
+                f"{self.potential.name} gives an energy or forces that are not finite for {self.atoms.symbols}: "
+                "check for overlapping atoms or a time step that is too long"
+            )
+        self.results = {"energy": energy, "free_energy": energy, "forces": forces}
+        if prediction.stress is not None:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(np.asarray(prediction.stress, np.float64))
+
+    def _answer(self, atoms: Atoms) -> Prediction:
+        system = self._present_system(atoms)
+        positions = np.asarray(atoms.positions)
+        prediction, overflow = self._predict(self.params, positions.astype(system.masses.dtype), system)
+        if not overflow:
+            return prediction
+        self._system = systems.rebuild_neighbors(positions, system)
+        self.rebuilds += 1
+        prediction, overflow = self._predict(self.params, positions.astype(system.masses.dtype), self._system)
+        if overflow:
+            raise ModelError(f"the neighbors of {atoms.symbols} are not complete right after they were built")
+        return prediction
+
+    def _present_system(self, atoms: Atoms) -> System:
+        """The system as it was, with the present cell; a new one where composition or periodicity differ."""
+        system, cell = self._system, np.asarray(atoms.cell)
+        known = (
+            system is not None
+            and np.array_equal(np.asarray(system.species), atoms.numbers)
+            and np.array_equal(np.asarray(system.pbc), atoms.pbc)
+        )
+        # A cell without three vectors is completed around the atoms, which is for the new system to do.
+        if known and np.array_equal(cell, self._cell):
+            return system
+        if known and atoms.cell.rank == 3:
+            self._system = system._replace(cell=jax.numpy.asarray(cell, system.cell.dtype))
+        else:
+            self._system = self._new_system(atoms)
+        self._cell = cell.copy()
+        return self._system
+
+    def _new_system(self, atoms: Atoms) -> System:
+        covered = self.potential.elements
+        if missing := sorted(set(atoms.numbers.tolist()) - set(covered)) if covered else []:
+            raise InputError(
+                f"{self.potential.name} does not cover {', '.join(chemical_symbols[z] for z in missing)} "
+                f"({len(covered)} elements listed)"
+            )
+        bare = atoms.copy()
+        # ASE applies constraints to the forces itself, whatever kind they are.
+        bare.set_constraint()
+        _, system = systems.prepare(
+            to_structure(bare, str(atoms.symbols)), self.potential.graph, skin=self.skin
+        )
+        self.rebuilds = 1
+        return system
