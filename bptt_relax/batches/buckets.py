@@ -91,10 +91,12 @@ def plan_buckets(
 
 
 def describe(buckets: Sequence[Bucket]) -> str:
-    """One line: ``100 structures in 2 buckets: 60 of up to 64 atoms, 40 of up to 8 atoms; padding adds 7%``."""
+    """One line: ``9 structures in 2 buckets: 5 of up to 64 atoms and 3008 edges, 4 of ...; padding adds 7%``."""
     count = sum(len(bucket.members) for bucket in buckets)
     parts = ", ".join(
-        f"{len(bucket.members)} of up to {_counted(bucket.layout.num_atoms, 'atom')}" for bucket in buckets
+        f"{len(bucket.members)} of up to {_counted(bucket.layout.num_atoms, 'atom')} "
+        f"and {bucket.layout.capacity.edges} edges"
+        for bucket in buckets
     )
     extra = sum(bucket.padded for bucket in buckets) / sum(bucket.work for bucket in buckets) - 1
     return f"{_counted(count, 'structure')} in {_counted(len(buckets), 'bucket')}: {parts}; padding adds {extra:.0%}"

@@ -150,8 +150,8 @@ def _conclude(output: Output) -> int:
     failed = [f"{name} ({ending})" for name, ending in endings.items() if ending in failures]
     if failed:
         raise RelaxationError(
-            f"{len(failed)} of {len(endings)} relaxations failed: {', '.join(failed)}. Check these structures; the model "
-            "may be far from what it was trained on"
+            f"{len(failed)} of {len(endings)} relaxations failed: {', '.join(failed)}. Check these structures; the "
+            "model may be far from what it was trained on"
         )
     return 0
 

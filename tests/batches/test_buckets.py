@@ -38,7 +38,9 @@ def test_another_bucket_is_opened_only_where_it_pays(mixed, make_silicon_cell):
 
 def test_the_plan_is_said_in_one_line(mixed):
     plan = batches.plan_buckets(mixed[:1] * 3, SPEC)
-    assert batches.describe(plan) == "3 structures in 1 bucket: 3 of up to 2 atoms; padding adds 0%"
+    edges = plan[0].layout.capacity.edges
+    wanted = f"3 structures in 1 bucket: 3 of up to 2 atoms and {edges} edges; padding adds 0%"
+    assert batches.describe(plan) == wanted
 
 
 @given(

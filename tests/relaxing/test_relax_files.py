@@ -22,7 +22,7 @@ from bptt_relax.relaxing.settings import RelaxSettings
 def test_everything_in_a_folder(folder, tmp_path, silicon, relax, capsys):
     code, said = relax(folder)
     assert code == 0
-    assert "3 structures in 1 bucket: 3 of up to 8 atoms" in said
+    assert "3 structures in 1 bucket: 3 of up to 8 atoms and " in said
     assert "3 structures: 3 converged" in capsys.readouterr().out
     found = read(tmp_path / "out.extxyz", ":")
     assert [atoms.info["name"] for atoms in found] == ["two-0", "two-1", "vasp"]
