@@ -1,6 +1,6 @@
 """What a model does on held-out relaxations, collected as the numbers that results.json holds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import jax
@@ -79,12 +79,13 @@ class Ruler:
         self.pairs = {r.name: cases.pair(r) for r in relaxations}
         self._frames: dict[str, list[LabelledFrame]] = {}
         self._cases = cases
-        self._relax = make_relaxer(relaxer, num_steps)
+        self._relax = make_relaxer(relaxer, potential.graph, cases.layout, num_steps, skin=cases.skin)
         self._force_error = make_force_error(potential)
 
     def delta_q(self, theta: Theta, names: Sequence[str]) -> float:
         """Mean Delta Q over the named relaxations: the validation score."""
-        return float(np.mean([self._relax(theta, self.pairs[name]).delta_q for name in names]))
+        found = {name: relaxed.delta_q for name, relaxed in self._relaxed(theta, names)}
+        return float(np.mean([found[name] for name in names]))
 
     def measure(
         self, theta: Theta, names: Sequence[str], on_structure: Callable[[str, Relaxed], None]
@@ -94,11 +95,10 @@ class Ruler:
         Args:
             theta: the model.
             names: of relaxations.
-            on_structure: told after each.
+            on_structure: told after each, in the order in which they finish.
         """
         found = {}
-        for name in names:
-            relaxed = self._relax(theta, self.pairs[name])
+        for name, relaxed in self._relaxed(theta, names):
             if name not in self._frames:
                 self._frames[name] = self._cases.frames(self.relaxations[name])
             errors = [self._force_error(theta, frame) for frame in self._frames[name]]
@@ -106,7 +106,13 @@ class Ruler:
             mae = float(np.mean([error for error, _ in errors])) if labelled else None
             found[name] = Measurement(relaxed, mae, errors[-1][1])
             on_structure(name, relaxed)
-        return found
+        return {name: found[name] for name in names}
+
+    def _relaxed(self, theta: Theta, names: Sequence[str]) -> Iterator[tuple[str, Relaxed]]:
+        """Where relaxations of the named structures end, as they finish."""
+        starts = [self.relaxations[name].initial for name in names]
+        for index, relaxed in self._relax(theta, starts, [self.pairs[name] for name in names]):
+            yield names[index], relaxed
 
 
 def summarize(runs: Sequence[Mapping[str, Measurement]]) -> dict:

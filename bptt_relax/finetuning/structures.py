@@ -16,7 +16,7 @@ def write(relaxations: Sequence[Relaxation], runs: Runs, folder: Path) -> None:
         ends = []
         for r in relaxations:
             m = measured[-1][r.name]
-            relaxed = r.relaxed._replace(positions=m.relaxed.positions[: len(r.relaxed.species)])
+            relaxed = r.relaxed._replace(positions=m.relaxed.positions)
             ends.append(Relaxation(r.name, r.group, r.kind, (relaxed,), converged=m.relaxed.converged))
         write_relaxations(folder / f"{stage}.extxyz", ends)
 
@@ -31,7 +31,7 @@ def displacements(relaxations: Sequence[Relaxation], runs: Runs) -> list[dict]:
             "reference": _deviation(r.initial.positions, r).tolist(),
         }
         for stage, measured in runs.items():
-            ends = [run[r.name].relaxed.positions[: len(r.relaxed.species)] for run in measured]
+            ends = [run[r.name].relaxed.positions for run in measured]
             entry[stage] = np.mean([_deviation(end, r) for end in ends], axis=0).tolist()
         entries.append(entry)
     return entries

@@ -1,18 +1,20 @@
 """How well a model relaxes: the metrics of one structure and of a set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bptt_relax import losses, neighbors
-from bptt_relax.outcomes import Outcome
+from bptt_relax.batches import Bucket, relax_many
+from bptt_relax.neighbors import GraphSpec
 from bptt_relax.potentials import Potential
 from bptt_relax.relax import Relaxation, Theta
-from bptt_relax.systems import Pair
+from bptt_relax.systems import Layout, Pair, Structure
 from bptt_relax.training.objectives import LabelledFrame
-from bptt_relax.unrolling import relax_through_rebuilds, scalars, unroll
 
 SAME_BASIN = 0.25
 """A structure is in the reference's basin when no atom ends further from its place than this, angstrom."""
@@ -30,7 +32,7 @@ class Relaxed:
         steps: displacements made.
         max_force: at the end, eV/angstrom, by the model.
         outcome: `outcomes.Outcome`.
-        positions: (N, 3) angstrom, padded.
+        positions: (n, 3) angstrom.
     """
 
     delta_q: float
@@ -48,32 +50,61 @@ class Relaxed:
         return self.max_displacement < SAME_BASIN
 
 
-RelaxFn = Callable[[Theta, Pair], Relaxed]
+class RelaxFn(Protocol):
+    """Relax the starts of pairs and measure where they end."""
+
+    def __call__(
+        self, theta: Theta, starts: Sequence[Structure], pairs: Sequence[Pair]
+    ) -> Iterator[tuple[int, Relaxed]]:
+        """Index and end of each pair, in the order in which they finish.
+
+        Args:
+            theta: the model.
+            starts: on the host, of one layout.
+            pairs: the same, prepared, with their targets.
+        """
+        ...
 
 
-def make_relaxer(relaxation: Relaxation, num_steps: int) -> RelaxFn:
-    """Build a host function that relaxes a pair's start and measures where it ends. Compiles once per layout."""
-    run = jax.jit(unroll(relaxation, num_steps, record=scalars))
+def make_relaxer(
+    relaxation: Relaxation, spec: GraphSpec, layout: Layout, num_steps: int, *, skin: float
+) -> RelaxFn:
+    """Build a function that relaxes without gradients, no step beyond convergence, several structures at once.
+
+    Args:
+        relaxation: with the tolerance at which a structure counts as converged.
+        spec: graph the potential asks for.
+        layout: padded sizes that hold every structure; compiles once.
+        num_steps: largest number of steps.
+        skin: angstrom.
+    """
+    relax_all = relax_many(relaxation, spec, num_steps, skin=skin)
 
     @jax.jit
     def measure(positions, pair: Pair):
         arguments = (positions, pair.relaxed, pair.system)
         return losses.delta_q(*arguments), losses.rmsd(*arguments), losses.max_displacement(*arguments)
 
-    def relax(theta: Theta, pair: Pair) -> Relaxed:
-        start = relaxation.init(theta, pair.initial, pair.system)
-        result, _ = relax_through_rebuilds(run, theta, start, pair.system)
-        delta_q, rmsd, furthest = measure(result.state.positions, pair)
-        return Relaxed(
-            delta_q=float(delta_q),
-            rmsd=float(rmsd),
-            max_displacement=float(furthest),
-            converged=int(result.outcome) == Outcome.CONVERGED,
-            steps=int(result.state.steps),
-            max_force=float(result.residual),
-            outcome=int(result.outcome),
-            positions=np.asarray(result.state.positions),
-        )
+    def relax(theta, starts, pairs):
+        bucket = Bucket(layout, tuple(range(len(starts))), work=1.0, padded=1.0)
+        for final in relax_all(theta, starts, buckets=[bucket]):
+            pair, positions = pairs[final.index], final.structure.positions
+            padding = pair.relaxed.shape[0] - len(positions)
+            padded = jnp.asarray(np.pad(positions, ((0, padding), (0, 0))), pair.relaxed.dtype)
+            delta_q, rmsd, furthest = measure(padded, pair)
+            yield (
+                final.index,
+                Relaxed(
+                    delta_q=float(delta_q),
+                    rmsd=float(rmsd),
+                    max_displacement=float(furthest),
+                    converged=final.converged,
+                    steps=final.steps,
+                    max_force=final.max_force,
+                    outcome=int(final.outcome),
+                    positions=positions,
+                ),
+            )
 
     return relax
 

@@ -8,13 +8,15 @@ import pytest
 from bptt_relax import relax, systems, unrolling
 from bptt_relax.potentials import Potential, stillinger_weber
 from bptt_relax.relax import Relaxation, Theta
-from bptt_relax.systems import Pair
+from bptt_relax.systems import Layout, Pair, Structure
 from bptt_relax.training import Objective, relaxed_structure
 
 
 class Problem(NamedTuple):
     potential: Potential
     relaxation: Relaxation
+    structures: list[Structure]
+    layout: Layout
     pairs: dict[str, Pair]
     truth: Theta
     start: Theta
@@ -41,4 +43,4 @@ def problem(make_silicon, make_structure) -> Problem:
         | {"sigma": truth.potential["sigma"] * 1.01, "lam": 15.0 + 0 * truth.potential["lam"]}
     )
     objective = relaxed_structure(relaxation, unrolling.unroll(relaxation, 15), potential)
-    return Problem(potential, relaxation, pairs, truth, start, objective)
+    return Problem(potential, relaxation, structures, layout, pairs, truth, start, objective)

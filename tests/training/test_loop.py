@@ -27,8 +27,14 @@ def stage(problem) -> Stage:
 
 @pytest.fixture
 def validate(problem):
-    relax = make_relaxer(problem.relaxation, 60)
-    return lambda theta: float(np.mean([relax(theta, pair).delta_q for pair in problem.pairs.values()]))
+    relax = make_relaxer(problem.relaxation, problem.potential.graph, problem.layout, 60, skin=1.0)
+    pairs = list(problem.pairs.values())
+
+    def score(theta) -> float:
+        found = dict(relax(theta, problem.structures, pairs))
+        return float(np.mean([found[index].delta_q for index in range(len(pairs))]))
+
+    return score
 
 
 def leaves_equal(a, b) -> bool:
