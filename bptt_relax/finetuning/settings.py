@@ -25,7 +25,7 @@ class RelaxationSettings(Settings):
     """Factor on the step size per step."""
     cap: float = Field(default=0.15, gt=0)
     """Largest displacement of an atom in one step, angstrom."""
-    train_steps: int = Field(default=30, ge=1)
+    train_steps: int = Field(default=24, ge=1)
     """Length of the unroll that is differentiated."""
     test_steps: int = Field(default=150, ge=1)
     """Largest number of steps of a relaxation that is evaluated."""
@@ -40,7 +40,7 @@ class ForceMatchingSettings(Settings):
 
     epochs: int = Field(default=3, ge=0)
     """Passes over all ionic steps at first; more follow until the time is that of BPTT."""
-    learning_rate: float = Field(default=2e-4, gt=0)
+    learning_rate: float = Field(default=5e-4, gt=0)
     """Of Adam, at the top of its schedule."""
     batch_size: int = Field(default=4, ge=1)
     """Ionic steps per update."""
@@ -55,15 +55,15 @@ class ForceMatchingSettings(Settings):
 class BpttSettings(Settings):
     """Training on where relaxations end."""
 
-    epochs: int = Field(default=8, ge=0)
+    epochs: int = Field(default=4, ge=0)
     """Passes over the training relaxations."""
-    learning_rate: float = Field(default=2e-4, gt=0)
+    learning_rate: float = Field(default=5e-4, gt=0)
     """Of Adam, at the top of its schedule."""
     clip: float = Field(default=5.0, gt=0)
     """Largest norm of a gradient."""
     softening: float = Field(default=0.3, ge=0)
     """Delta Q below which the loss is quadratic, sqrt(u)*angstrom; 0 for Delta Q itself."""
-    averaging: float = Field(default=0.9, ge=0, lt=1)
+    averaging: float = Field(default=0.95, ge=0, lt=1)
     """Weight of the past in the moving average of the parameters, the model that is validated and used."""
     start_from: Literal["force_matching", "pretrained"] = "force_matching"
     """The model that BPTT continues."""
@@ -73,7 +73,7 @@ class BpttSettings(Settings):
     """Share that starts at a random ionic step; the rest starts at the rattled reference structure."""
     rattle: tuple[float, float] = (0.03, 0.1)
     """Range of the standard deviation of the rattle, angstrom."""
-    force_weight: float = Field(default=100.0, ge=0)
+    force_weight: float = Field(default=20.0, ge=0)
     """Weight of the force error of random ionic steps, sqrt(u)*angstrom per (eV/angstrom)^2; 0 needs no forces."""
     anchor_weight: float = Field(default=0.0, ge=0)
     """Weight of staying close to the pretrained forces at the reference structure."""
