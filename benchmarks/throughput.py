@@ -42,6 +42,7 @@ class Options:
         fmax: converged when no force exceeds this, eV/angstrom.
         steps: largest number of steps.
         parts: pieces of the set between which the two take turns.
+        workers: structures that this package relaxes at the same time; one per core when not given.
         out: also write the numbers to this JSON file.
     """
 
@@ -49,6 +50,7 @@ class Options:
     fmax: float = 0.05
     steps: int = 200
     parts: int = 4
+    workers: int | None = None
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
 
 
@@ -115,7 +117,7 @@ class Ours:
         potential, params = potentials.load(MODEL)
         rule = relax.fire(largest_time_step=1.0)
         relaxation = relax.relaxation(potential, rule, force_tolerance=options.fmax)
-        self._run = batches.relax_many(relaxation, potential.graph, options.steps)
+        self._run = batches.relax_many(relaxation, potential.graph, options.steps, workers=options.workers)
         self._theta = Theta(params, rule.hyper)
         self._given = given
         self._plan = batches.plan_buckets(given, potential.graph)

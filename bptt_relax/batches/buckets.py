@@ -12,10 +12,10 @@ from bptt_relax.systems import Layout, Structure
 
 MAX_BUCKETS = 6
 
-COMPILATION = 10_000.0
+COMPILATION = 15_000.0
 """What compiling one more program is worth, in entries of lists that are relaxed to the end.
 
-CHGNet: a compilation takes as long as relaxing two or three cells of 64 atoms, which have some 4000 entries each.
+CHGNet: a compilation takes as long as relaxing five cells of 32 atoms, which have some 3000 entries each.
 """
 
 _MAX_PIECES = 200
