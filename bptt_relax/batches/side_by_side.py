@@ -75,9 +75,9 @@ def _relax_layout(
             if job is None:
                 continue
             if not paused[slot]:
-                host.keep(job, trees.take(visits, slot))
+                host.keep(job, _take(visits, slot))
                 continue
-            over = host.take(job, trees.take(progress, slot), trees.take(visits, slot))
+            over = host.take(job, *_take((progress, visits), slot))
             if over:
                 yield host.close(job)
             elif job.layout != layout:
@@ -89,6 +89,14 @@ def _relax_layout(
             else:
                 progress, system = _put((progress, system), (job.progress, job.system), slot)
     return outgrown
+
+
+# Jitted, so that the slot is no constant: one compilation serves all.
+
+
+@jax.jit
+def _take(stacked: PyTree, slot: int) -> PyTree:
+    return jax.tree.map(lambda rows: rows[slot], stacked)
 
 
 @jax.jit
