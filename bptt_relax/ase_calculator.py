@@ -1,6 +1,9 @@
 """Any potential as an ASE calculator: for ASE's optimizers, molecular dynamics, phonons and whatever else asks ASE."""
 
+from typing import cast
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
@@ -26,7 +29,7 @@ class ASECalculator(Calculator):
         rebuilds: how often neighbors were built for the present composition.
     """
 
-    implemented_properties = ("energy", "free_energy", "forces", "stress")
+    implemented_properties = ["energy", "free_energy", "forces", "stress"]  # noqa: RUF012
     default_parameters = {}  # noqa: RUF012
     discard_results_on_any_change = True
 
@@ -66,11 +69,12 @@ class ASECalculator(Calculator):
             ModelError: the potential gives an energy or forces that are not finite.
         """
         super().calculate(atoms, properties, system_changes)
-        prediction = self._answer(self.atoms)
+        atoms = cast(Atoms, self.atoms)
+        prediction = self._answer(atoms)
         energy, forces = float(prediction.energy), np.asarray(prediction.forces, np.float64)
         if not (np.isfinite(energy) and np.all(np.isfinite(forces))):
             raise ModelError(
-                f"{self.potential.name} gives an energy or forces that are not finite for {self.atoms.symbols}: "
+                f"{self.potential.name} gives an energy or forces that are not finite for {atoms.symbols}: "
                 "check for overlapping atoms or a time step that is too long"
             )
         self.results = {"energy": energy, "free_energy": energy, "forces": forces}
@@ -93,20 +97,14 @@ class ASECalculator(Calculator):
     def _present_system(self, atoms: Atoms) -> System:
         """The system as it was, with the present cell; a new one where composition or periodicity differ."""
         system, cell = self._system, np.asarray(atoms.cell)
-        known = (
-            system is not None
-            and np.array_equal(np.asarray(system.species), atoms.numbers)
-            and np.array_equal(np.asarray(system.pbc), atoms.pbc)
-        )
-        # A cell without three vectors is completed around the atoms, which is for the new system to do.
-        if known and np.array_equal(cell, self._cell):
-            return system
-        if known and atoms.cell.rank == 3:
-            self._system = system._replace(cell=jax.numpy.asarray(cell, system.cell.dtype))
-        else:
-            self._system = self._new_system(atoms)
-        self._cell = cell.copy()
-        return self._system
+        if system is None or not _same_kind(system, atoms):
+            system = self._new_system(atoms)
+        elif not np.array_equal(cell, self._cell):
+            # A cell without three vectors is completed around the atoms, which is for a new system to do.
+            full = atoms.cell.rank == 3
+            system = system._replace(cell=jnp.asarray(cell, float)) if full else self._new_system(atoms)
+        self._system, self._cell = system, cell.copy()
+        return system
 
     def _new_system(self, atoms: Atoms) -> System:
         covered = self.potential.elements
@@ -123,3 +121,9 @@ class ASECalculator(Calculator):
         )
         self.rebuilds = 1
         return system
+
+
+def _same_kind(system: System, atoms: Atoms) -> bool:
+    """Whether a system has the composition and the periodicity of these atoms."""
+    same_species = np.array_equal(np.asarray(system.species), atoms.numbers)
+    return same_species and np.array_equal(np.asarray(system.pbc), atoms.pbc)

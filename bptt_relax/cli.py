@@ -61,16 +61,29 @@ class VerifyModels:
     """Models to check; every fetched one when not given."""
 
 
+@dataclass(frozen=True)
+class ExportModel:
+    """Write weights in the format of the original package, and how well that package agrees with them."""
+
+    weights: tyro.conf.Positional[str]
+    """Name of a model, or a .safetensors file with fine-tuned weights."""
+    to: tyro.conf.Positional[Path]
+    """File to write: .pth.tar for CHGNet, .nqx for Nequix."""
+    python: Path | None = None
+    """Python that has the original package, to compare with; this one, if it has it."""
+
+
 ModelsAction = (
     Annotated[ListModels, tyro.conf.subcommand("list", prefix_name=False)]
     | Annotated[FetchModels, tyro.conf.subcommand("fetch", prefix_name=False)]
     | Annotated[VerifyModels, tyro.conf.subcommand("verify", prefix_name=False)]
+    | Annotated[ExportModel, tyro.conf.subcommand("export", prefix_name=False)]
 )
 
 
 @dataclass(frozen=True)
 class Models:
-    """List the pretrained models, fetch their weights, verify what was fetched."""
+    """List the pretrained models, fetch their weights, verify what was fetched, export tuned ones."""
 
     action: tyro.conf.OmitArgPrefixes[ModelsAction] = ListModels()
 
@@ -193,6 +206,19 @@ def _models(command: Models) -> int:
             for verdict in verdicts:
                 print(f"{verdict.model}: {verdict.sentence}")
             return 0 if all(v.passed for v in verdicts) else 2
+        case ExportModel(weights, to, python):
+            from bptt_relax.potentials.exporting import export
+
+            found = export(to, weights, python=python)
+            agrees = (
+                "not compared: this Python lacks the original package"
+                if found is None
+                else (
+                    f"{found.package} agrees to {found.energy:.0e} eV, {found.forces:.0e} eV/A, "
+                    f"{found.stress:.0e} eV/A^3"
+                )
+            )
+            print(f"{to}: {agrees}")
         case _:
             for model in pretrained.MODELS.values():
                 print(pretrained.describe(model))

@@ -1,7 +1,6 @@
-"""One number compared with one tolerance, and the float type it was computed in."""
+"""One number compared with one tolerance."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -42,19 +41,6 @@ def note(name: str, value: float, detail: str) -> Check:
 def failures(checks: Iterable[Check]) -> list[Check]:
     """Those that did not pass."""
     return [c for c in checks if c.passed is False]
-
-
-@contextmanager
-def precision(*, double: bool) -> Iterator[None]:
-    """Run JAX in double or in single precision, whatever its setting, for this thread and this block."""
-    if hasattr(jax, "enable_x64"):
-        context = jax.enable_x64(double)
-    else:  # jax < 0.8
-        from jax.experimental import enable_x64  # pyright: ignore[reportAttributeAccessIssue]
-
-        context = enable_x64(double)
-    with context:
-        yield
 
 
 def to_host(tree: PyTree) -> PyTree:

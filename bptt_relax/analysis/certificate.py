@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_relax import unrolling
+from bptt_relax._precision import precision
 from bptt_relax._types import Params, Positions
 from bptt_relax.adjoints import Adjoint, Checkpointed
-from bptt_relax.analysis._check import Check, check, failures, note, precision, to_device, to_host
+from bptt_relax.analysis._check import Check, check, failures, note, to_device, to_host
 from bptt_relax.analysis.consistency import check_potential
 from bptt_relax.analysis.gradcheck import gradcheck
 from bptt_relax.analysis.spectrum import hessian_extremes

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from bptt_relax import neighbors, systems
+from bptt_relax._precision import precision
 from bptt_relax._types import Params, Positions
-from bptt_relax.analysis._check import Check, check, note, precision, to_device, to_host
+from bptt_relax.analysis._check import Check, check, note, to_device, to_host
 from bptt_relax.neighbors import Capacity, GraphSpec
 from bptt_relax.potentials import Potential
 from bptt_relax.systems import System

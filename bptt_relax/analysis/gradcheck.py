@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bptt_relax._precision import precision
 from bptt_relax._types import Array, Positions, PyTree, Scalar
-from bptt_relax.analysis._check import Check, check, failures, note, precision, to_device, to_host
+from bptt_relax.analysis._check import Check, check, failures, note, to_device, to_host
 from bptt_relax.outcomes import Outcome, explain
 from bptt_relax.relax import Relaxation, RelaxState, Theta
 from bptt_relax.systems import System

@@ -13,6 +13,7 @@ from bptt_relax.potentials.conservative import EnergyFn, conservative
 
 if TYPE_CHECKING:
     from bptt_relax.potentials.classical import stillinger_weber
+    from bptt_relax.potentials.exporting import export
     from bptt_relax.potentials.pretrained import fetch, load, models, save, verify
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Potential",
     "Prediction",
     "conservative",
+    "export",
     "fetch",
     "load",
     "models",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "export": "exporting",
     "fetch": "pretrained",
     "load": "pretrained",
     "models": "pretrained",

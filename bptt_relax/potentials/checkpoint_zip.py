@@ -130,8 +130,13 @@ def _pickle(value: Any, tensors: list[np.ndarray]) -> bytes:
     raise TypeError(f"a checkpoint can't hold {value!r}")
 
 
+def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides, in numbers, of a contiguous tensor; numpy's own may be anything along an axis of length one."""
+    return tuple(int(np.prod(shape[i + 1 :], dtype=np.int64)) for i in range(len(shape)))
+
+
 def _pickle_tensor(values: np.ndarray, tensors: list[np.ndarray]) -> bytes:
-    key, strides = str(len(tensors)), tuple(step // values.itemsize for step in values.strides)
+    key, strides = str(len(tensors)), _contiguous(values.shape)
     tensors.append(values)
     parts = (_pickle(part, tensors) for part in ("storage", key, "cpu", values.size))
     kind, name, device, count = parts
@@ -179,7 +184,7 @@ class _Unpickler(pickle.Unpickler):
 
 def _rebuild_tensor(storage: _Storage, offset: int, shape: tuple, stride: tuple, *_: Any) -> np.ndarray:
     count = int(np.prod(shape, dtype=np.int64))
-    contiguous = tuple(int(np.prod(shape[i + 1 :], dtype=np.int64)) for i in range(len(shape)))
+    contiguous = _contiguous(shape)
     if any(n < 0 for n in shape) or offset < 0 or offset + count > storage.values.size:
         raise ValueError("a tensor reaches outside its storage")
     if count > 1 and any(n > 1 and s != c for n, s, c in zip(shape, stride, contiguous, strict=True)):

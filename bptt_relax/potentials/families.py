@@ -64,7 +64,9 @@ def _unload_chgnet(params: Params, weights: Weights) -> Weights:
 
 
 def _encode_chgnet(weights: Weights) -> bytes:
-    return checkpoint_zip.write({"model": {"model_args": weights.arguments, "state_dict": weights.arrays}})
+    # Sorted, so that the same weights make the same file wherever they were kept.
+    arrays = dict(sorted(weights.arrays.items()))
+    return checkpoint_zip.write({"model": {"model_args": weights.arguments, "state_dict": arrays}})
 
 
 def _convert_nequix(published: Published, model: Model) -> Weights:

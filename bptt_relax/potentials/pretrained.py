@@ -25,6 +25,7 @@ __all__ = [
     "cached",
     "describe",
     "fetch",
+    "find",
     "load",
     "models",
     "save",
@@ -151,12 +152,17 @@ def save(path: str | Path, name_or_path: str | Path, params: Params) -> None:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise InputError(f"weights are saved as .safetensors, not {path.name}: rename it")
-    weights, model = _find(name_or_path)
+    weights, model = find(name_or_path)
     weights_file.write(path, family(model).unload(params, weights))
 
 
-def _find(name_or_path: str | Path) -> tuple[Weights, Model]:
-    """The weights that a name or a file stands for."""
+def find(name_or_path: str | Path) -> tuple[Weights, Model]:
+    """The weights that a name or a file stands for, under their published names, and the model they belong to.
+
+    Raises:
+        InputError: unknown name, no such file, a model that has no file of weights.
+        ModelError: the weights can't be fetched.
+    """
     if str(name_or_path) not in MODELS:
         return _read_file(Path(name_or_path))
     model = _with_weights(str(name_or_path))

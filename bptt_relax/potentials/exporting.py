@@ -1,0 +1,76 @@
+"""Fine-tuned weights back in the format of the package they came from, with how well that package agrees."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from bptt_relax._precision import precision
+from bptt_relax._types import Params
+from bptt_relax.outcomes import InputError, ModelError
+from bptt_relax.potentials import parity, weights_file
+from bptt_relax.potentials.families import family
+from bptt_relax.potentials.parity import Parity
+from bptt_relax.potentials.pretrained import find
+from bptt_relax.potentials.published import Published
+
+
+def export(
+    path: str | Path,
+    name_or_path: str | Path,
+    params: Params | None = None,
+    *,
+    python: str | Path | None = None,
+) -> Parity | None:
+    """Write weights to a file that the original package loads: CHGNet to .pth.tar, Nequix to .nqx.
+
+    The file is read back and predicts a few structures; so does the original package where some Python has it.
+    Both predictions and their differences are noted in ``<path>.parity.json``.
+
+    Args:
+        path: where; replaced if it exists.
+        name_or_path: what `load` was given to make the potential.
+        params: of that potential; those of ``name_or_path`` itself when not given.
+        python: interpreter that has the original package; the present one when not given, if it has it.
+
+    Returns:
+        the differences, or None where no Python with that package is at hand.
+
+    Raises:
+        InputError: unknown name, no such file, or a name that does not end as the format asks.
+        ModelError: the original package refuses the file, or predicts something else.
+    """
+    path = Path(path)
+    weights, model = find(name_or_path)
+    kind = family(model)
+    if not path.name.endswith(kind.suffix):
+        raise InputError(f"{model.name} is exported as {kind.suffix}, not {path.name}: rename it")
+    if params is not None:
+        weights = kind.unload(params, weights)
+    data = kind.encode(weights)
+    weights_file.write_whole(path, data)
+
+    back = kind.convert(Published(path.read_bytes(), str(path), ""), model)
+    # Double precision here, so that what is left is the other side's rounding.
+    with precision(double=True):
+        ours = parity.predictions(*kind.build(back, model, str(path)))
+    python = python or parity.interpreter(model.family)
+    answer = None if python is None else parity.ask(model.family, python, path)
+    found = None if answer is None else parity.compare(ours, answer)
+    note = {
+        "file": path.name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "model": model.name,
+        "units": "eV, angstrom, eV/angstrom^3 with ASE's sign",
+        "tolerance": parity.TOLERANCE,
+        "parity": None if found is None else found._asdict(),
+        "predictions": {"bptt_relax": ours}
+        | ({} if answer is None else {model.family: answer["predictions"]}),
+    }
+    text = json.dumps(note, indent=1) + "\n"
+    weights_file.write_whole(path.with_name(f"{path.name}.parity.json"), text.encode())
+    if found is not None and not found.passed:
+        raise ModelError(
+            f"{path} predicts something else in {found.package}: energy {found.energy:.1e} eV, forces "
+            f"{found.forces:.1e} eV/A, stress {found.stress:.1e} eV/A^3 apart (see {path.name}.parity.json)"
+        )
+    return found

@@ -1,0 +1,138 @@
+"""Fine-tuned weights in the format of the package they came from, and what that package makes of them."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from bptt_relax import potentials
+from bptt_relax.outcomes import InputError, ModelError
+from bptt_relax.potentials import checkpoint_zip, exporting, parity, pretrained
+
+SHARED = Path(__file__).parents[3] / "shared" / "weights"
+SUFFIXES = {"chgnet-0.3.0": ".pth.tar", "nequix-mp-1": ".nqx"}
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """Name of a model -> a .safetensors file with its weights changed a little, and those parameters."""
+    known = {}
+
+    def make(name):
+        if name not in known:
+            source = SHARED / f"{name}.nqx" if name.startswith("nequix") else None
+            if source is not None and not source.exists():
+                pytest.skip("the published nequix files are not on this machine")
+            try:
+                pretrained.fetch(name, source=source)
+            except ModelError as error:
+                pytest.skip(f"no weights: {error}")
+            _, params = pretrained.load(name)
+            rng = np.random.default_rng(0)
+            changed = jax.tree.map(lambda x: x * (1 + 0.01 * rng.normal(size=x.shape)), params)
+            path = tmp_path_factory.mktemp("tuned") / "tuned.safetensors"
+            potentials.save(path, name, changed)
+            known[name] = path, changed
+        return known[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BPTT_RELAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield make
+
+
+def test_a_checkpoint_is_read_as_it_was_written():
+    content = {
+        "model": {
+            "weights": {"a": np.arange(6.0).reshape(2, 3), "b": np.zeros(()), "c": np.zeros((0, 4))},
+            "arguments": {"x": 1.5, "n": [1, -2, 300, 10**12], "yes": True, "no": False, "none": None},
+            "text": "ä \n",
+            "pair": (1, "two"),
+        }
+    }
+    data = checkpoint_zip.write(content)
+    assert checkpoint_zip.write(content) == data
+    found = checkpoint_zip.read(data, "test")["model"]
+    assert {k: v for k, v in found.items() if k != "weights"} == {
+        k: v for k, v in content["model"].items() if k != "weights"
+    }
+    for key, array in content["model"]["weights"].items():
+        assert found["weights"][key].dtype == np.float32
+        np.testing.assert_array_equal(found["weights"][key], array)
+
+
+def test_what_a_checkpoint_can_not_hold_is_refused():
+    with pytest.raises(TypeError, match="can't hold"):
+        checkpoint_zip.write({"model": object()})
+
+
+@pytest.fixture
+def no_peer(monkeypatch):
+    """No other package, and no predictions of ours: only the file is looked at."""
+    monkeypatch.setattr(parity, "interpreter", lambda package: None)
+    monkeypatch.setattr(parity, "predictions", lambda potential, params: {"parameters": len(params)})
+
+
+@pytest.mark.parametrize("name", SUFFIXES)
+def test_the_file_holds_the_tuned_weights(tuned, no_peer, tmp_path, name):
+    source, params = tuned(name)
+    path = tmp_path / f"tuned{SUFFIXES[name]}"
+    assert potentials.export(path, source) is None
+    assert potentials.export(tmp_path / f"again{SUFFIXES[name]}", name, params) is None
+    data = path.read_bytes()
+    assert (tmp_path / f"again{SUFFIXES[name]}").read_bytes() == data
+    note = json.loads((tmp_path / f"tuned{SUFFIXES[name]}.parity.json").read_text())
+    assert note["sha256"] == hashlib.sha256(data).hexdigest()
+    assert note["model"] == name
+    assert note["parity"] is None
+
+
+def test_a_wrong_name_is_refused_before_anything_is_written(tuned, no_peer, tmp_path):
+    source, _ = tuned("nequix-mp-1")
+    with pytest.raises(InputError, match=r"nequix-mp-1 is exported as \.nqx, not tuned\.pt: rename it"):
+        potentials.export(tmp_path / "tuned.pt", source)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_that_says_something_else_is_an_error_and_noted(tuned, tmp_path, monkeypatch):
+    source, _ = tuned("nequix-mp-1")
+    ours = {"one": {"energy": 1.0, "forces": [[0.0] * 3], "stress": [[0.0] * 3] * 3}}
+    theirs = {"one": {"energy": 1.1, "forces": [[0.0, 2e-4, 0.0]], "stress": [[0.0] * 3] * 3}}
+    monkeypatch.setattr(parity, "predictions", lambda potential, params: ours)
+    monkeypatch.setattr(parity, "ask", lambda *_: {"package": "nequix 9", "predictions": theirs})
+    with pytest.raises(ModelError, match=r"something else in nequix 9: energy 1\.0e-01 eV, forces 2\.0e-04"):
+        exporting.export(tmp_path / "tuned.nqx", source, python="python")
+    noted = json.loads((tmp_path / "tuned.nqx.parity.json").read_text())["parity"]
+    assert noted["passed"] is False
+    np.testing.assert_allclose(noted["energy"], 0.1)
+
+
+def test_a_python_that_can_not_answer_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"could not be asked about .*: check /nowhere/python"):
+        parity.ask("nequix", "/nowhere/python", tmp_path / "x.nqx")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", SUFFIXES)
+def test_the_original_package_loads_it_and_agrees(tuned, tmp_path, name):
+    """Needs the package here, or a Python that has it in BPTT_RELAX_CHGNET_PYTHON or BPTT_RELAX_NEQUIX_PYTHON."""
+    package = name.split("-")[0]
+    python = os.environ.get(f"BPTT_RELAX_{package.upper()}_PYTHON") or parity.interpreter(package)
+    if python is None:
+        pytest.skip(f"no Python with {package}: name one in BPTT_RELAX_{package.upper()}_PYTHON")
+    source, _ = tuned(name)
+    path = tmp_path / f"tuned{SUFFIXES[name]}"
+    found = potentials.export(path, source, python=python)
+    assert found.passed
+    assert found.energy <= 1e-4
+    assert found.forces <= 1e-4
+    note = json.loads((tmp_path / f"{path.name}.parity.json").read_text())
+    assert note["parity"] == found._asdict()
+    assert note["parity"]["package"].startswith(package)
+    # The tuned weights really arrived: the published ones predict something else.
+    before = parity.predictions(*pretrained.load(name))
+    after = note["predictions"][package]
+    assert abs(before["silicon vacancy"]["energy"] - after["silicon vacancy"]["energy"]) > 1e-2
