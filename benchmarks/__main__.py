@@ -19,8 +19,10 @@ class Options:
     """Measure what gradients through relaxations cost, and compare with other software.
 
     Attributes:
-        out: JSON file. What an existing one holds is kept, except for what is measured again.
+        out: JSON file, written after every case. What an existing one holds is kept, except for what is measured
+            again.
         preset: ci takes two minutes and needs no weights, laptop a quarter of an hour on two free cores, full hours.
+        resume: measure only what the file does not hold yet, as after an interruption.
         only: measure only the cases whose name contains one of these ("chgnet", "sw-63", "convergence").
         fill: also put the tables into these documents, between their <!-- benchmarks NAME --> marks.
         figure: also draw the figure into this folder, as adjoint-costs.png and .svg.
@@ -29,6 +31,7 @@ class Options:
 
     out: Annotated[Path, tyro.conf.arg(metavar="FILE.json")]
     preset: Literal["ci", "laptop", "full"] = "laptop"
+    resume: bool = False
     only: tuple[str, ...] = ()
     fill: tuple[Path, ...] = ()
     figure: Path | None = None
@@ -76,11 +79,16 @@ def _measure(results: Results, options: Options) -> Results:
     found = {comparison.name: comparison for comparison in results.comparisons}
     results = results.model_copy(update={"preset": options.preset, "left_out": list(preset.left_out)})
     for plan in preset.plans:
-        if wanted(plan.case.name):
-            found[plan.case.name] = measure.compare(plan, say)
+        name = plan.case.name
+        if options.resume and name in found and all(found[name].get(entry) for entry in plan.entries):
+            say(f"{name}: kept from {options.out}")
+        elif wanted(name):
+            found[name] = measure.compare(plan, say)
             results = results.model_copy(update={"comparisons": list(found.values())})
             schema.write(options.out, results)
-    if wanted("convergence"):
+    if options.resume and results.convergence is not None:
+        say(f"convergence: kept from {options.out}")
+    elif wanted("convergence"):
         try:
             convergence = measure.converge(list(preset.convergence), say)
         except measure.WorkerError as error:

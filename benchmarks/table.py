@@ -131,7 +131,7 @@ def targets(results: Results) -> list[Grid]:
 
 
 def conditions(results: Results) -> list[Grid]:
-    """Where and with what it was measured, absolute times, and what was left out."""
+    """Where and with what it was measured, and what was left out."""
     if not results.comparisons:
         return []
     environments = {str(c.environment): c.environment for c in results.comparisons if c.environment}
@@ -148,12 +148,6 @@ def conditions(results: Results) -> list[Grid]:
             ("precision", str(found.get("precision", {}).get("floats"))),
             ("commit", str(found.get("commit"))[:12]),
         ]
-    for comparison in results.comparisons:
-        forward = comparison.get("forward")
-        if forward and forward.rounds:
-            name = MODELS.get(comparison.model, comparison.model)
-            what = f"{name}, {comparison.atoms} atoms, {comparison.steps} steps forward"
-            rows.append((what, f"{_short(median(forward.rounds))} s"))
     busy = [c.name for c in results.comparisons if max(c.load) > (c.environment.get("cpu_count") or 1) + 1]
     if busy:
         rows.append(("measured while the machine was busy", ", ".join(busy)))
@@ -175,18 +169,24 @@ def _cost_grid(model: str, atoms: int, group: list[Comparison]) -> Grid:
     rows, notes = [], []
     for name in names:
         measured = [c.get(name) for c in group]
-        times = [_ratio(analysis.ratio(c, name, "forward")) for c in group]
+        if name == "forward":
+            times = [_seconds(m) for m in measured]
+        else:
+            times = [_ratio(analysis.ratio(c, name, "forward")) for c in group]
         temp = [_megabytes(m and m.temp_bytes) for m in measured]
-        rows.append((ENTRIES[name].label, *times, *temp, _compile(measured)))
+        peaks = [m.peak_bytes for m in measured if m and m.peak_bytes is not None]
+        peak = _megabytes(max(peaks, default=None))
+        rows.append((ENTRIES[name].label, *times, *temp, peak, _compile(measured)))
     for reason in dict.fromkeys(m.note for c in group for m in c.entries if m.note and m.entry in names):
         where = [
             f"{ENTRIES[m.entry].label} at {c.steps}" for c in group for m in c.entries if m.note == reason
         ]
         notes.append(f"{', '.join(where)}: {reason}.")
     steps = [c.steps for c in group]
-    headings = ("", *(f"T={t}" for t in steps), *(f"MB {t}" for t in steps), "compile")
+    headings = ("", *(f"T={t}" for t in steps), *(f"MB {t}" for t in steps), "peak MB", "compile s")
     title = (
-        f"{MODELS.get(model, model)}, {atoms} atoms: time over that of the forward relaxation, scratch memory"
+        f"{MODELS.get(model, model)}, {atoms} atoms: the forward relaxation in seconds, value and gradient over it; "
+        "scratch memory"
     )
     return Grid(title, headings, rows, tuple(notes))
 
@@ -236,6 +236,10 @@ def _compile(measured: list[Measured | None]) -> str:
         if m and m.compile_seconds is not None and m.trace_seconds is not None
     ]
     return _short(median(seconds)) if seconds else NOTHING
+
+
+def _seconds(measured: Measured | None) -> str:
+    return f"{_short(median(measured.rounds))} s" if measured and measured.rounds else NOTHING
 
 
 def _ratio(spread: Spread | None) -> str:

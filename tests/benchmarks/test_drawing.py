@@ -19,6 +19,15 @@ def test_the_table_holds_ratios_refusals_and_targets(results):
     assert "Checkpointed: force" in text
     assert "Implicit at 16: refused: not converged after these steps." in text
     assert "time, ASE + chgnet / forward" in text
+    # 63 atoms, 16 steps, the middle one of three rounds: forward in seconds, the rest over it.
+    costs = next(grid for grid in table.costs(results) if "Stillinger-Weber, 63 atoms" in grid.title)
+    rows = {row[0]: dict(zip(costs.headings, row, strict=True)) for row in costs.rows}
+    assert rows["forward"]["T=16"] == "2.02 s"
+    assert (
+        rows["Checkpointed: force"] | {"T=16": "4.00", "MB 1024": "0.06", "peak MB": "6.30"}
+        == rows["Checkpointed: force"]
+    )
+    assert rows["Full"]["MB 1024"] == "64.5"
     assert "abacus, 2 cores" in text
     assert "left out" in text
 
