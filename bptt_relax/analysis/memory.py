@@ -4,7 +4,7 @@ XLA knows the temporary memory of a program once it is compiled, before it runs.
 number of atoms and in the number of states that the adjoint stores, so a few small programs predict large ones.
 """
 
-import re
+import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from math import ceil
@@ -19,13 +19,12 @@ from bptt_relax._types import Positions
 from bptt_relax.adjoints import Adjoint, Checkpointed, FrozenGeometry, Full, Guided, Implicit, Truncated
 from bptt_relax.relax import Relaxation, Theta
 from bptt_relax.systems import System
+from bptt_relax.units import format_bytes
 
 Result = TypeVar("Result")
 
 FASTEST_FIRST: tuple[Adjoint, ...] = (Checkpointed("force"), Checkpointed("segments"))
 """Exact adjoints, the fastest first."""
-
-_UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 class MemoryModel(NamedTuple):
@@ -175,7 +174,7 @@ def plan(
     """The first option within the budget: each adjoint in turn, then each with half the micro-batch, and so on.
 
     Args:
-        budget_bytes: temporary memory to stay within (`parse_bytes` reads "8GB").
+        budget_bytes: temporary memory to stay within (`units.parse_bytes` reads "8GB").
         models: from `fit_memory`, the fastest adjoint first (`FASTEST_FIRST`).
         num_atoms: padded number of atoms.
         num_steps: length of the unroll.
@@ -205,9 +204,38 @@ def plan(
     chosen = within[0] if within else min(options, key=lambda option: option.predicted_bytes)
     less = [option for option in options if option.predicted_bytes < chosen.predicted_bytes]
     fallbacks = tuple(sorted(less, key=lambda option: -option.predicted_bytes))
-    verdict = "fits" if within else "is more than, and nothing is smaller than this for,"
-    sentence = f"{describe(chosen)} {verdict} the budget of {budget_bytes / 1e9:.3g} GB"
+    budget = f"the budget of {format_bytes(budget_bytes)}"
+    sentence = (
+        f"{describe(chosen)} fits {budget}"
+        if within
+        else f"nothing fits {budget}; the smallest is {describe(chosen)}"
+    )
     return Plan(chosen, bool(within), fallbacks, sentence)
+
+
+def plan_measured(
+    budget_bytes: float, adjoints: Sequence[Adjoint], measure: Callable[[Adjoint], float]
+) -> Plan:
+    """The first adjoint whose gradient, compiled at its real size, is within the budget.
+
+    What is to be run must be compiled anyway, and compiling takes no longer for many steps than for few: where one
+    program serves all, this is exact and cheaper than `fit_memory`.
+
+    Args:
+        budget_bytes: temporary memory to stay within.
+        adjoints: the fastest first (`FASTEST_FIRST`).
+        measure: temporary bytes with an adjoint (`temporary_bytes`); not asked beyond the first that fits.
+
+    Raises:
+        ValueError: no adjoints, or a budget that is not positive.
+    """
+    models = []
+    for adjoint in adjoints:
+        models.append(MemoryModel(adjoint, measure(adjoint), per_atom=0.0, per_stored=0.0, error=0.0))
+        found = plan(budget_bytes, models, num_atoms=1, num_steps=1)
+        if found.fits:
+            return found
+    return plan(budget_bytes, models, num_atoms=1, num_steps=1)
 
 
 def with_fallback(plan: Plan, attempt: Callable[[Option], Result]) -> tuple[Result, Option]:
@@ -249,16 +277,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 def describe(option: Option) -> str:
     """An option in words."""
     together = "" if option.micro_batch == 1 else f", {option.micro_batch} structures at a time"
-    return f"{option.adjoint}{together} ({option.predicted_bytes / 1e9:.3g} GB)"
+    return f"{adjoint_name(option.adjoint)}{together} ({format_bytes(option.predicted_bytes)})"
 
 
-def parse_bytes(text: str) -> float:
-    """Read "8GB", "500 MB", "2GiB" or a plain number of bytes.
-
-    Raises:
-        ValueError: none of these.
-    """
-    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]*)?)\s*([kmgt]i?)?b?\s*", text.lower())
-    if found is None:
-        raise ValueError(f"memory size {text!r} is not understood: write for example 8GB, 500MB or 2GiB")
-    return float(found[1]) * _UNITS[found[2] or ""]
+def adjoint_name(adjoint: Adjoint) -> str:
+    """An adjoint as one would write it: its class and the arguments that are not the default ones."""
+    if not dataclasses.is_dataclass(adjoint):
+        return type(adjoint).__name__
+    given = {field.name: getattr(adjoint, field.name) for field in dataclasses.fields(adjoint)}
+    defaults = {field.name: field.default for field in dataclasses.fields(adjoint)}
+    shown = (f"{key}={value!r}" for key, value in given.items() if value != defaults[key])
+    return f"{type(adjoint).__name__}({', '.join(shown)})"

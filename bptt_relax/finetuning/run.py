@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from bptt_relax import compilation, processes, relax
+from bptt_relax.analysis import adjoint_name
 from bptt_relax.finetuning import cases as casing
 from bptt_relax.finetuning import figures, results, structures, workspace
 from bptt_relax.finetuning.corpus import Corpus
@@ -20,6 +21,7 @@ from bptt_relax.relax import Theta
 from bptt_relax.report.environment import environment, peak_rss_mb
 from bptt_relax.report.tables import print_results
 from bptt_relax.training import Interrupted
+from bptt_relax.units import parse_bytes
 
 
 def run(experiment: str, corpus: Corpus, settings: FineTuningSettings, folder_name: str) -> int:
@@ -105,6 +107,7 @@ class _Pipeline:
             anchor_weight=settings.bptt.anchor_weight,
             softening=settings.bptt.softening,
             force_weight=settings.bptt.force_weight if any(r.forces is not None for r in train) else 0.0,
+            memory_budget=parse_bytes(settings.memory_budget) if settings.memory_budget else None,
         )
 
     def run(self, experiment: str) -> dict:
@@ -116,6 +119,7 @@ class _Pipeline:
         )
         session.reporter.end()
         (session.reporter.note if steadiness.stable else session.reporter.warn)(steadiness.sentence)
+        plan = self._memory_plan()
         if not self.bench.has_forces:
             session.reporter.note("no forces in the training data: BPTT alone, without force matching")
 
@@ -144,12 +148,30 @@ class _Pipeline:
             "peak_rss_mb": round(peak_rss_mb()),
             "environment": environment(),
             "stability": steadiness._asdict(),
+            "memory": plan,
         }
         paths = self._follow(models, found["models"][settings.model])
         processes.write_json(session.folder / "path.json", paths)
         processes.write_json(session.folder / workspace.RESULTS, found)
         figures.draw(session.folder, found, paths, structures.displacements(self.held_out, runs))
         return found
+
+    def _memory_plan(self) -> dict | None:
+        """How BPTT fits into the memory budget, said in one line and for results.json; None without a budget."""
+        reporter = self.session.reporter
+        if self.bench.memory_budget is None:
+            return None
+        reporter.begin("memory of a gradient")
+        plan = self.bench.memory_plan
+        assert plan is not None
+        reporter.end()
+        (reporter.note if plan.fits else reporter.warn)(plan.sentence)
+        return {
+            "budget_bytes": self.bench.memory_budget,
+            "adjoint": adjoint_name(plan.chosen.adjoint),
+            "temporary_bytes": plan.chosen.predicted_bytes,
+            "fits": plan.fits,
+        }
 
     def _train(self, seed: int, folder: Path) -> dict[str, Theta]:
         """Force matching and BPTT, then force matching again until both had the same time: the control."""

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from bptt_relax.units import parse_bytes
 
 
 class Settings(BaseModel):
@@ -102,13 +104,22 @@ class FineTuningSettings(Settings):
     """Folder for the run; one of its own under runs/ when not given. Nothing is ever written over."""
     resume: bool = False
     """Continue an interrupted run."""
+    memory_budget: str = ""
+    """Temporary memory that one gradient may take, as 8GB: decides how BPTT stores its steps. No limit when empty."""
     relaxation: RelaxationSettings = RelaxationSettings()
     force_matching: ForceMatchingSettings = ForceMatchingSettings()
     bptt: BpttSettings = BpttSettings()
 
+    @field_validator("memory_budget")
+    @classmethod
+    def _size(cls, text: str) -> str:
+        if text:
+            parse_bytes(text)
+        return text
+
     def resolved(self) -> dict:
-        """Everything that decides the outcome, as JSON."""
-        return self.model_dump(mode="json", exclude={"out", "resume"})
+        """Everything that decides the outcome, as JSON. Memory does not: every gradient it chooses from is exact."""
+        return self.model_dump(mode="json", exclude={"out", "resume", "memory_budget"})
 
 
 class ReadingSettings(Settings):

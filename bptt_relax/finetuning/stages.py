@@ -7,9 +7,18 @@ from pathlib import Path
 
 import jax
 
-from bptt_relax import relax
-from bptt_relax.adjoints import Checkpointed
-from bptt_relax.analysis import Stability, hessian_extremes, stability
+from bptt_relax import relax, trees
+from bptt_relax.adjoints import Adjoint
+from bptt_relax.analysis import (
+    FASTEST_FIRST,
+    Plan,
+    Stability,
+    adjoint_name,
+    hessian_extremes,
+    plan_measured,
+    stability,
+    temporary_bytes,
+)
 from bptt_relax.finetuning import cases as casing
 from bptt_relax.finetuning.measure import Ruler
 from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
@@ -76,6 +85,8 @@ class Bench:
         anchor_weight: weight of staying close to its forces.
         softening: Delta Q below which the loss is quadratic, sqrt(u)*angstrom.
         force_weight: weight of force matching within BPTT.
+        memory_budget: temporary memory that one gradient may take, bytes; no limit but the machine's when not
+            given.
     """
 
     potential: Potential
@@ -93,6 +104,7 @@ class Bench:
     anchor_weight: float
     softening: float
     force_weight: float
+    memory_budget: float | None = None
 
     @cached_property
     def force_objective(self) -> Objective:
@@ -101,21 +113,49 @@ class Bench:
 
     @cached_property
     def structure_objective(self) -> Objective:
-        """Where relaxations end; built once, likewise."""
+        """Where relaxations end; built once, likewise. Where memory runs out, the next leaner adjoint takes over."""
+        plan = self.memory_plan
+        first = 0 if plan is None else FASTEST_FIRST.index(plan.chosen.adjoint)
+        objective = None
+        for adjoint in reversed(FASTEST_FIRST[first:]):
+            objective = self._structure_objectives[adjoint]._replace(leaner=objective)
+        assert objective is not None
+        return objective
+
+    @cached_property
+    def memory_plan(self) -> Plan | None:
+        """How BPTT stores its steps within the budget, by compiling it; None without a budget."""
+        if self.memory_budget is None:
+            return None
+        # One layout serves all structures, so any example is as large as the largest.
+        example = self.cases.pair(self.train[0])
+        if self.force_weight:
+            batch = trees.stack([frame for _, frame in self.train_frames[:1] * FRAMES_PER_UNROLL])
+            example = (example, batch)
+
+        def measure(adjoint: Adjoint) -> float:
+            return temporary_bytes(self._structure_objectives[adjoint].value_and_grad, self.anchor, example)
+
+        return plan_measured(self.memory_budget, FASTEST_FIRST, measure)
+
+    @cached_property
+    def _structure_objectives(self) -> dict[Adjoint, Objective]:
+        """One for each way to store the steps."""
         relaxation = relax.relaxation(self.potential, self.rule)
-        structure = relaxed_structure(
-            relaxation,
-            unroll(relaxation, self.train_steps, Checkpointed("force")),
-            self.potential,
-            anchor=self.anchor.potential,
-            anchor_weight=self.anchor_weight,
-            softening=self.softening,
-        )
-        return (
-            weighted_sum(structure, self.force_objective, self.force_weight)
-            if self.force_weight
-            else structure
-        )
+        found = {}
+        for adjoint in FASTEST_FIRST:
+            structure = relaxed_structure(
+                relaxation,
+                unroll(relaxation, self.train_steps, adjoint),
+                self.potential,
+                anchor=self.anchor.potential,
+                anchor_weight=self.anchor_weight,
+                softening=self.softening,
+            )
+            if self.force_weight:
+                structure = weighted_sum(structure, self.force_objective, self.force_weight)
+            found[adjoint] = structure._replace(label=adjoint_name(adjoint))
+        return found
 
     @cached_property
     def train_frames(self) -> list[tuple[str, LabelledFrame]]:

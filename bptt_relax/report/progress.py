@@ -96,7 +96,7 @@ class Reporter:
         self._advance(n, shown)
 
     def event(self, event: dict[str, Any]) -> None:
-        """Take an event of the training loop: ``step``, ``epoch``, ``skip`` or ``stopped``; others are ignored."""
+        """Take an event of the training loop: ``step``, ``epoch``, ``skip``, ``out_of_memory`` or ``stopped``."""
         kind = event.get("event")
         if kind == "step":
             # A stage that is resumed begins in the middle: its first event says how many steps were done before.
@@ -112,6 +112,11 @@ class Reporter:
             self._skips[name] += 1
             if self._skips[name] == 1:
                 self.warn(f"update on {name} skipped: {event.get('reason', 'not usable')}")
+        elif kind == "out_of_memory":
+            self.warn(
+                f"out of memory on {event.get('structure', '?')} with {event.get('tried', 'this gradient')}: "
+                f"from here on {event.get('instead', 'a leaner one')}"
+            )
         elif kind == "stopped":
             self.warn(
                 f"{event.get('stage', 'training')} stopped early: {event.get('reason', 'no reason given')}"

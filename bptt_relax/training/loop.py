@@ -10,6 +10,7 @@ import jax
 import optax
 
 from bptt_relax._types import PyTree
+from bptt_relax.analysis import is_out_of_memory
 from bptt_relax.outcomes import Outcome, explain
 from bptt_relax.relax import Theta
 from bptt_relax.training.checkpoints import Checkpoints
@@ -100,7 +101,8 @@ def fit(
 
     The starting model is the first candidate, so the result is never worse than it on the validation set. An
     update whose loss or gradient is not finite is skipped, reported with the structure's name, and cannot become
-    a checkpoint.
+    a checkpoint. Where memory runs out, the update is made again with the objective's leaner gradient, and so is
+    every one after it.
 
     Args:
         stage: what to do.
@@ -112,7 +114,9 @@ def fit(
 
     Raises:
         Interrupted: ``should_stop`` said so; the state is saved.
+        MemoryError: memory ran out and the objective has no leaner gradient.
     """
+    objective = stage.objective
     checkpoints = Checkpoints(folder)
     try:
         state = init_state(theta, stage.optimizer)
@@ -145,7 +149,7 @@ def fit(
                 if index < progress.cursor:
                     continue
                 start = time.perf_counter()
-                state, report = _one_update(stage, state, example)
+                (state, report), objective = _within_memory(stage, objective, state, example, on_event)
                 took = time.perf_counter() - start
                 progress.seconds += took if compiled else 0.0
                 compiled = True
@@ -207,14 +211,43 @@ def fit(
         checkpoints.close()
 
 
-def _one_update(stage: Stage, state: TrainState, example: Example) -> tuple[TrainState, StepReport]:
+def _within_memory(
+    stage: Stage, objective: Objective, state: TrainState, example: Example, on_event: EventFn
+) -> tuple[tuple[TrainState, StepReport], Objective]:
+    """One train step with the first of the objective and its leaner forms that memory suffices for; and which."""
+    while True:
+        try:
+            return _one_update(stage, objective, state, example), objective
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if objective.leaner is None:
+                raise MemoryError(
+                    f"{stage.name}: out of memory on {example.name}, even with {objective.label}. Take fewer "
+                    "training steps, leave out the largest structures, or use a larger machine; --resume goes on"
+                ) from error
+            on_event(
+                {
+                    "event": "out_of_memory",
+                    "stage": stage.name,
+                    "structure": example.name,
+                    "tried": objective.label,
+                    "instead": objective.leaner.label,
+                }
+            )
+            objective = objective.leaner
+
+
+def _one_update(
+    stage: Stage, objective: Objective, state: TrainState, example: Example
+) -> tuple[TrainState, StepReport]:
     """One train step in two compiled halves: stages that share an objective share its compiled gradient.
 
     Where the neighbors went stale on the way, the gradient is taken again through rebuilds on the host.
     """
-    (value, outcome), gradient = jax.jit(stage.objective.value_and_grad)(state.theta, example.data)
-    if int(outcome) == Outcome.STALE_NEIGHBORS and stage.objective.through_rebuilds is not None:
-        (value, outcome), gradient = stage.objective.through_rebuilds(state.theta, example.data)
+    (value, outcome), gradient = jax.jit(objective.value_and_grad)(state.theta, example.data)
+    if int(outcome) == Outcome.STALE_NEIGHBORS and objective.through_rebuilds is not None:
+        (value, outcome), gradient = objective.through_rebuilds(state.theta, example.data)
     update = jax.jit(apply_gradient, static_argnames=("optimizer", "averaging"))
     return jax.block_until_ready(
         update(state, value, outcome, gradient, optimizer=stage.optimizer, averaging=stage.averaging)

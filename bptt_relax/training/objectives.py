@@ -113,7 +113,8 @@ def weighted_sum(first: Objective, second: Objective, weight: float) -> Objectiv
 
     Args:
         first: an objective.
-        second: an objective whose neighbors cannot go stale on the way (it has no ``through_rebuilds``).
+        second: an objective whose neighbors cannot go stale on the way (it has no ``through_rebuilds``). Where
+            memory runs out it is the first that gives way to what is leaner.
         weight: of the second, in units of the first per unit of the second.
 
     Raises:
@@ -131,11 +132,14 @@ def weighted_sum(first: Objective, second: Objective, weight: float) -> Objectiv
     def value_and_grad(theta: Theta, example):
         return add(first.value_and_grad(theta, example[0]), second.value_and_grad(theta, example[1]))
 
+    leaner = None if first.leaner is None else weighted_sum(first.leaner, second, weight)
+    total = Objective(value_and_grad, label=first.label, leaner=leaner)
     first_rebuilt = first.through_rebuilds
     if first_rebuilt is None:
-        return Objective(value_and_grad)
+        return total
     second_alone = jax.jit(second.value_and_grad)
-    return Objective(
-        value_and_grad,
-        lambda theta, example: add(first_rebuilt(theta, example[0]), second_alone(theta, example[1])),
+    return total._replace(
+        through_rebuilds=lambda theta, example: add(
+            first_rebuilt(theta, example[0]), second_alone(theta, example[1])
+        )
     )

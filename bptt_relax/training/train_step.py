@@ -23,10 +23,15 @@ class Objective(NamedTuple):
         value_and_grad: pure, to be jitted.
         through_rebuilds: the same on the host for an example whose neighbors went stale on the way, or None
             where that cannot happen.
+        label: how the gradient is taken, for messages.
+        leaner: the same objective with a gradient that needs less memory, for when memory runs out; None where
+            there is none.
     """
 
     value_and_grad: ValueAndGradFn
     through_rebuilds: ValueAndGradFn | None = None
+    label: str = "this gradient"
+    leaner: "Objective | None" = None
 
 
 class TrainState(NamedTuple):

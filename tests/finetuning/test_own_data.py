@@ -41,10 +41,15 @@ def test_structures_alone_are_enough(silicon, tmp_path):
     pairs = [r._replace(frames=(r.initial, r.relaxed), start=0, energies=None, forces=None) for r in silicon]
     write_relaxations(data, pairs)
     out = tmp_path / "run"
-    finished = finetune(data, "--out", out, "--reading.allow-unconverged")
+    finished = finetune(data, "--out", out, "--reading.allow-unconverged", "--memory-budget", "10kB")
     assert finished.returncode == 0, finished.stderr
+    assert (
+        "nothing fits the budget of 10 kB; the smallest is Checkpointed" in finished.stdout + finished.stderr
+    )
     assert "BPTT alone" in finished.stdout + finished.stderr
     results = json.loads((out / "results.json").read_text())
+    assert not results["memory"]["fits"]
+    assert results["memory"]["temporary_bytes"] > results["memory"]["budget_bytes"] == 10e3
     used = results["dataset"]
     parts = [used["train"], used["validation"], used["test"]]
     assert all(parts)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,3 +134,33 @@ def test_stale_neighbors_are_trained_through(problem, stage, make_silicon, make_
     assert jnp.allclose(
         tight_state.theta.potential["sigma"], ample_state.theta.potential["sigma"], rtol=1e-10, atol=0
     )
+
+
+def test_where_memory_runs_out_a_leaner_gradient_takes_over(problem, stage, validate, tmp_path):
+    """The same update, made the other way; said once, and not tried again."""
+    attempts = []
+
+    def greedy(theta, pair):
+        attempts.append(1)
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 68719476736 bytes.")
+
+    lean = problem.objective._replace(label="a lean one")
+    objective = Objective(greedy, label="a greedy one", leaner=lean)
+    events = []
+    short = dataclasses.replace(stage, epochs=1)
+    found = fit(
+        dataclasses.replace(short, objective=objective),
+        problem.start,
+        validate,
+        tmp_path / "fallback",
+        on_event=events.append,
+    )
+    expected = fit(short, problem.start, validate, tmp_path / "plain")
+    assert leaves_equal(found.theta, expected.theta)
+    assert len(attempts) == 1
+    told = [event for event in events if event["event"] == "out_of_memory"]
+    assert [(event["tried"], event["instead"]) for event in told] == [("a greedy one", "a lean one")]
+
+    alone = dataclasses.replace(short, objective=objective._replace(leaner=None))
+    with pytest.raises(MemoryError, match=r"bptt: out of memory on vacancy \d, even with a greedy one"):
+        fit(alone, problem.start, validate, tmp_path / "nothing")
