@@ -126,8 +126,8 @@ def test_stale_neighbors_are_trained_through(problem, stage, make_silicon, make_
     state = init_state(problem.start, stage.optimizer)
     stale = jax.jit(problem.objective.value_and_grad)(problem.start, tight)[0][1]
     assert int(stale) == Outcome.STALE_NEIGHBORS
-    ample_state, ample = _one_update(stage, state, Example(name, pair))
-    tight_state, report = _one_update(stage, state, Example(name, tight))
+    ample_state, ample = _one_update(stage, stage.objective, state, Example(name, pair))
+    tight_state, report = _one_update(stage, stage.objective, state, Example(name, tight))
     assert bool(report.applied)
     assert float(report.loss) == pytest.approx(float(ample.loss), rel=1e-10)
     assert float(report.grad_norm) == pytest.approx(float(ample.grad_norm), rel=1e-8)
