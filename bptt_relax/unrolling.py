@@ -12,7 +12,7 @@ from bptt_relax import systems
 from bptt_relax._types import Array, PyTree, Scalar
 from bptt_relax.adjoints import Adjoint, Checkpointed, RecordFn, _floats
 from bptt_relax.outcomes import Outcome, RelaxationError
-from bptt_relax.relax import Relaxation, RelaxState, Theta
+from bptt_relax.relax import Relaxation, RelaxState, Theta, set_running
 from bptt_relax.systems import System
 
 
@@ -124,7 +124,7 @@ def relax_through_rebuilds(
 def rebuild(state: RelaxState, system: System) -> Segment:
     """Rebuild the neighbors where a relaxation stands and set it running again."""
     system = systems.rebuild_neighbors(np.asarray(state.positions), system._replace(cell=state.cell))
-    return Segment(state._replace(outcome=jnp.full_like(state.outcome, Outcome.RUNNING)), system)
+    return Segment(set_running(state), system)
 
 
 def value_and_grad_through_rebuilds(

@@ -12,8 +12,7 @@ import numpy as np
 
 from bptt_relax._types import Array, Positions, Scalar
 from bptt_relax.adjoints.curvature import curvature
-from bptt_relax.outcomes import Outcome
-from bptt_relax.relax import Relaxation, RelaxState, Theta
+from bptt_relax.relax import Relaxation, RelaxState, Theta, set_running
 from bptt_relax.systems import System
 
 
@@ -139,7 +138,7 @@ def step_spectrum(
     Raises:
         ValueError: the relaxation makes no step from here.
     """
-    state = state._replace(outcome=jnp.full_like(state.outcome, Outcome.RUNNING))
+    state = set_running(state)
     leaves, structure = jax.tree.flatten(state)
     moving = [i for i, leaf in enumerate(leaves) if jnp.shape(leaf) == state.positions.shape]
     project = curvature(relaxation, theta, state.positions, state.cell, system).project

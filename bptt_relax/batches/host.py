@@ -13,7 +13,7 @@ from bptt_relax.batches.programs import Layouts
 from bptt_relax.batches.settling import Progress, Visits
 from bptt_relax.neighbors import GraphSpec
 from bptt_relax.outcomes import Outcome
-from bptt_relax.relax import Relaxation, Theta
+from bptt_relax.relax import Relaxation, Theta, set_running
 from bptt_relax.relax.variable_cell import CellState
 from bptt_relax.systems import Layout, Structure, System
 
@@ -145,8 +145,7 @@ class Host:
             skin=self._skin,
             capacity=job.layout.capacity,
         )
-        running = jax.numpy.full_like(state.outcome, Outcome.RUNNING)
-        job.progress = Progress(state._replace(outcome=running), job.progress.finished)
+        job.progress = Progress(set_running(state), job.progress.finished)
         job.rebuilds += 1
         job.steps_at_rebuild = int(state.steps)
         return True

@@ -13,7 +13,7 @@ from jax import lax
 
 from bptt_relax._types import Array, Positions, PyTree
 from bptt_relax.outcomes import Outcome
-from bptt_relax.relax import Relaxation, RelaxState, Theta
+from bptt_relax.relax import Relaxation, RelaxState, Theta, set_running
 from bptt_relax.relax.variable_cell import CellState
 from bptt_relax.systems import System
 from bptt_relax.trees import where
@@ -82,8 +82,7 @@ def settle(
 
     def one(theta: Theta, state: RelaxState, system: System) -> tuple[Progress, Array, RelaxState]:
         may_move = (state.outcome == Outcome.RUNNING) & (state.steps < num_steps)
-        running = jnp.full_like(state.outcome, Outcome.RUNNING)
-        moved = relaxation.step(theta, state._replace(outcome=running), system)
+        moved = relaxation.step(theta, set_running(state), system)
         arrived = (moved.outcome == Outcome.CONVERGED) & (moved.steps == state.steps)
         seen = moved.outcome < Outcome.STALE_NEIGHBORS
         here = state._replace(energy=moved.energy, max_force=moved.max_force)

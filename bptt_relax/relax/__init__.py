@@ -7,6 +7,7 @@ from bptt_relax.relax._contract import (
     Theta,
     UpdateRule,
 )
+from bptt_relax.relax._step import set_running
 from bptt_relax.relax._strain import Strain
 from bptt_relax.relax.adapt_jax_md import from_jax_md, to_jax_md
 from bptt_relax.relax.adapt_optax import from_optax
@@ -35,6 +36,7 @@ __all__ = [
     "momentum",
     "relaxation",
     "remove_drift",
+    "set_running",
     "to_jax_md",
     "variable_cell_relaxation",
 ]

@@ -29,11 +29,17 @@ def initial_state(positions: Positions, cell: Cell, rule_state: PyTree) -> Relax
         cell=cell,
         rule=rule_state,
         steps=jnp.zeros((), jnp.int32),
-        outcome=jnp.full((), Outcome.RUNNING, jnp.int32),
+        # Not full((), RUNNING): an enum makes a weak type, and the state after a step has none: two compilations.
+        outcome=jnp.asarray(Outcome.RUNNING, jnp.int32),
         energy=jnp.zeros((), dtype),
         max_force=jnp.full((), jnp.inf, dtype),
         step_norm=jnp.full((), jnp.inf, dtype),
     )
+
+
+def set_running(state: RelaxState) -> RelaxState:
+    """The same state, no longer frozen."""
+    return state._replace(outcome=jnp.full_like(state.outcome, int(Outcome.RUNNING)))
 
 
 def evaluation(apply: ApplyFn) -> EvaluateFn:
