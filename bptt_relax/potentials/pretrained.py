@@ -6,7 +6,6 @@ without running code, and kept in the cache as safetensors: a second run needs n
 """
 
 import hashlib
-from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,9 +67,8 @@ def cached() -> tuple[str, ...]:
 def describe(model: Model) -> str:
     """A line of text: elements, cutoff, functional, licence, size and citation of a model."""
     size = f"{model.size / 1e6:.1f} MB" if model.size else "no file"
-    cutoff = f"cutoff {model.cutoff:.2f} A" if isfinite(model.cutoff) else "no cutoff"
     return (
-        f"{model.name:<16} {len(model.elements):>3} elements  {cutoff:<13}  {size:>7}  "
+        f"{model.name:<16} {len(model.elements):>3} elements  cutoff {model.cutoff:.2f} A  {size:>7}  "
         f"{model.licence:<17}  {model.citation:<29}  {model.functional}"
     )
 

@@ -3,7 +3,6 @@
 A new model is one more entry; a new kind of model is one more family (see `pretrained`).
 """
 
-from math import inf
 from typing import NamedTuple
 
 from bptt_relax.potentials.element_properties import ELEMENTS
@@ -65,7 +64,7 @@ class Model(NamedTuple):
         licence: of the weights.
         notice: kept beside the weights where the source's own licence file isn't found.
         elements: atomic numbers it was trained on.
-        cutoff: angstrom; infinite where every atom sees every other.
+        cutoff: angstrom.
         functional: density functional of its training data.
         citation: DOI.
     """
@@ -238,7 +237,7 @@ MODELS: dict[str, Model] = {
             licence="BSD-3-Clause",
             notice=_BUNDLED_NOTICE,
             elements=ELEMENTS,
-            cutoff=inf,
+            cutoff=5.0,
             functional="PBE (mlearn silicon); every other element read as silicon until tuned",
             citation="doi:10.48550/arXiv.2509.24115",
         ),

@@ -34,18 +34,22 @@ class TrainingSettings(Settings):
 class AdaptSettings(Settings):
     """ADAPT: the published architecture (width 256, hidden 512, 8 layers of 8 heads) at a smaller size."""
 
-    width: int = Field(default=128, ge=1)
+    reach: float = Field(default=5.0, ge=0)
+    """How far an atom sees, angstrom; 0 for the published form, in which every atom sees all and none has images."""
+    slots: int = Field(default=40, ge=1)
+    """Most neighbors that an atom may have within its reach."""
+    width: int = Field(default=64, ge=1)
     """Of a token."""
-    hidden: int = Field(default=256, ge=1)
+    hidden: int = Field(default=128, ge=1)
     """Width of the feed-forward networks."""
-    layers: int = Field(default=4, ge=1)
+    layers: int = Field(default=2, ge=1)
     """Encoder layers."""
-    heads: int = Field(default=8, ge=1)
+    heads: int = Field(default=2, ge=1)
     """Of the attention."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of activations dropped in training."""
     training: TrainingSettings = TrainingSettings(
-        epochs=60, passes=10, batch_size=16, learning_rate=1e-3, warmup=200, rotations="any"
+        epochs=15, passes=5, batch_size=4, learning_rate=1e-3, warmup=100, rotations="any"
     )
 
 

@@ -37,14 +37,20 @@ class Plan(NamedTuple):
 def _adapt(config: PretrainConfig, train: list[SinglePoint]) -> Plan:
     """ADAPT by its published recipe: inputs and targets standardized, lengths of errors, Adam."""
     c = config.adapt
-    around = [p.structure.positions - p.structure.positions.mean(axis=0) for p in train]
+    if c.reach:
+        # Of atoms that fill a ball evenly.
+        extent = c.reach / 5**0.5
+    else:
+        extent = spread([p.structure.positions - p.structure.positions.mean(axis=0) for p in train])
     sizes = adapt.Config(
+        reach=c.reach,
+        slots=c.slots,
         width=c.width,
         hidden=c.hidden,
         num_layers=c.layers,
         num_heads=c.heads,
         dropout=c.dropout,
-        position_scale=adapt.SPREAD * spread(around),
+        position_scale=adapt.SPREAD * extent,
         force_scale=adapt.SPREAD * spread([p.forces for p in train]),
         property_center=adapt.property_center(np.concatenate([p.structure.species for p in train])),
     )
