@@ -207,13 +207,8 @@ def test_what_wrapping_an_atom_means(config, potential, params, doped):
 
 def test_more_neighbors_than_slots_make_no_forces(make_structure, make_silicon):
     crowded = adapt.build(SMALL._replace(reach=4.0, slots=3))
-    assert np.all(
-        np.isnan(
-            forces(
-                crowded, crowded.init(jax.random.key(0)), *prepare(crowded, make_structure(make_silicon(1)))
-            )
-        )
-    )
+    case = prepare(crowded, make_structure(make_silicon(1)))
+    assert np.all(np.isnan(forces(crowded, crowded.init(jax.random.key(0)), *case)))
 
 
 def test_weights_go_to_disk_and_back(potential, params):
