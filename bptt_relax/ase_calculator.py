@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
@@ -19,7 +19,11 @@ from bptt_relax.systems import System
 
 
 class ASECalculator(Calculator):
-    """Energy (eV), forces (eV/angstrom) and stress (eV/angstrom^3, Voigt) of a potential.
+    """Energy (eV), forces (eV/angstrom) and stress (eV/angstrom^3, Voigt) of a potential, as far as it has them.
+
+    A potential with direct forces has no energy and no stress: asking for them raises ASE's
+    PropertyNotImplementedError. ASE's optimizers write an energy into their log, so they refuse such a potential;
+    molecular dynamics needs forces alone, and `batches.relax_many` relaxes with them.
 
     Neighbors are rebuilt only when an atom has moved further than half the skin or the cell has changed too much;
     between rebuilds one compiled program serves every step, in JAX's default precision. Energies that an optimizer
@@ -49,6 +53,10 @@ class ASECalculator(Calculator):
             raise ValueError(f"skin={skin} must not be negative; 1.0 angstrom is a good start")
         self.potential, self.params, self.skin = potential, params, skin
         self.rebuilds = 0
+        self.implemented_properties = [
+            *(("free_energy",) if "energy" in potential.predicts else ()),
+            *potential.predicts,
+        ]
         self._system: System | None = None
         self._cell = np.zeros((3, 3))
 
@@ -67,17 +75,25 @@ class ASECalculator(Calculator):
         Raises:
             InputError: an element that the potential does not cover.
             ModelError: the potential gives an energy or forces that are not finite.
+            PropertyNotImplementedError: it gives no energy or no stress, and that is what is asked for.
         """
+        if unknown := sorted(set(properties) - set(self.implemented_properties)):
+            raise PropertyNotImplementedError(
+                f"{self.potential.name} predicts {', '.join(self.implemented_properties)} and no {unknown[0]}"
+            )
         super().calculate(atoms, properties, system_changes)
         atoms = cast(Atoms, self.atoms)
         prediction = self._answer(atoms)
-        energy, forces = float(prediction.energy), np.asarray(prediction.forces, np.float64)
-        if not (np.isfinite(energy) and np.all(np.isfinite(forces))):
+        forces = np.asarray(prediction.forces, np.float64)
+        energy = None if prediction.energy is None else float(prediction.energy)
+        if not (np.all(np.isfinite(forces)) and (energy is None or np.isfinite(energy))):
             raise ModelError(
                 f"{self.potential.name} gives an energy or forces that are not finite for {atoms.symbols}: "
                 "check for overlapping atoms or a time step that is too long"
             )
-        self.results = {"energy": energy, "free_energy": energy, "forces": forces}
+        self.results = {"forces": forces}
+        if energy is not None:
+            self.results |= {"energy": energy, "free_energy": energy}
         if prediction.stress is not None:
             self.results["stress"] = full_3x3_to_voigt_6_stress(np.asarray(prediction.stress, np.float64))
 

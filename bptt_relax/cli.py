@@ -55,10 +55,10 @@ class FetchModels:
 
 @dataclass(frozen=True)
 class VerifyModels:
-    """Check fetched weights: hash, shapes, every number finite."""
+    """Check weights at hand, fetched or of this package: hash, shapes, every number finite."""
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Models to check; every fetched one when not given."""
+    """Models to check; every one at hand when not given."""
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,17 @@ class GraphSpec(NamedTuple):
     """What graph a potential asks for.
 
     Attributes:
-        cutoff: edges are pairs closer than this, angstrom.
+        cutoff: edges are pairs closer than this, angstrom; zero for a potential that reads no graph (`NO_GRAPH`).
         bond_cutoff: bonds are edges shorter than this and angles are pairs of bonds that share their center,
             angstrom; zero for a potential without angles.
     """
 
     cutoff: float
     bond_cutoff: float = 0.0
+
+
+NO_GRAPH = GraphSpec(0.0)
+"""No edges at all: the lists are empty and never go stale."""
 
 
 class Capacity(NamedTuple):
@@ -133,15 +137,7 @@ def find_pairs(
         ValueError: a position or the cell is not finite, or the cell has no volume.
     """
     positions, cell = np.asarray(positions, np.float64), np.asarray(cell, np.float64)
-    # vesin itself is killed by the processor (SIGFPE) on a cell that is not finite.
-    if not np.all(np.isfinite(cell)) or abs(np.linalg.det(cell)) < 1e-9:
-        raise ValueError(
-            f"cell {cell.tolist()} is not finite or has no volume; give non-periodic axes a lattice vector too "
-            "(ase: atoms.cell.complete())"
-        )
-    if not np.all(np.isfinite(positions)):
-        atom = int(np.flatnonzero(~np.all(np.isfinite(positions), axis=1))[0])
-        raise ValueError(f"position of atom {atom} is not finite: {positions[atom].tolist()}")
+    _check_finite(positions, cell)
     i, j, S = vesin.NeighborList(cutoff=cutoff, full_list=True, sorted=True).compute(
         points=positions,
         box=cell,
@@ -151,6 +147,18 @@ def find_pairs(
     i, j, S = i.astype(np.int32), j.astype(np.int32), S.astype(np.int32)
     order = np.lexsort((S[:, 2], S[:, 1], S[:, 0], j, i))
     return i[order], j[order], S[order]
+
+
+def _check_finite(positions: np.ndarray, cell: np.ndarray) -> None:
+    # vesin itself is killed by the processor (SIGFPE) on a cell that is not finite.
+    if not np.all(np.isfinite(cell)) or abs(np.linalg.det(cell)) < 1e-9:
+        raise ValueError(
+            f"cell {cell.tolist()} is not finite or has no volume; give non-periodic axes a lattice vector too "
+            "(ase: atoms.cell.complete())"
+        )
+    if not np.all(np.isfinite(positions)):
+        atom = int(np.flatnonzero(~np.all(np.isfinite(positions), axis=1))[0])
+        raise ValueError(f"position of atom {atom} is not finite: {positions[atom].tolist()}")
 
 
 def measure(
@@ -234,7 +242,7 @@ def build_candidates(
     num_atoms = len(positions) if num_atoms is None else num_atoms
     if num_atoms < len(positions):
         raise ValueError(f"num_atoms={num_atoms} is too small for a structure of {len(positions)} atoms")
-    i, j, S = find_pairs(positions, cell, pbc, _reach(spec, skin))
+    i, j, S = _find_candidates(positions, cell, pbc, spec, skin)
     if len(i) > capacity.candidates:
         raise ValueError(
             f"capacity.candidates is {capacity.candidates}, this structure has {len(i)} pairs within "
@@ -271,11 +279,23 @@ def capacity_of(candidates: Candidates) -> Capacity:
     )
 
 
+def _find_candidates(
+    positions: np.ndarray, cell: np.ndarray, pbc: HostArray, spec: GraphSpec, skin: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs within cutoff + skin, as `find_pairs`; none for `NO_GRAPH`, the structure being checked all the same."""
+    reach = _reach(spec, skin)
+    if spec.cutoff:
+        return find_pairs(positions, cell, pbc, reach)
+    _check_finite(positions, cell)
+    nothing = np.zeros(0, np.int32)
+    return nothing, nothing, np.zeros((0, 3), np.int32)
+
+
 def _reach(spec: GraphSpec, skin: float) -> float:
     """How far candidates reach, angstrom."""
-    if not 0.0 < spec.cutoff < np.inf or not 0.0 <= spec.bond_cutoff <= spec.cutoff:
+    if not 0.0 <= spec.cutoff < np.inf or not 0.0 <= spec.bond_cutoff <= spec.cutoff:
         raise ValueError(
-            f"{spec}: the cutoff must be positive and the bond cutoff between zero and the cutoff"
+            f"{spec}: the cutoff must be positive (zero for no graph) and the bond cutoff between zero and the cutoff"
         )
     if not 0.0 <= skin < np.inf:
         raise ValueError(f"skin={skin} must not be negative; 1.0 angstrom is a good start")
@@ -285,7 +305,7 @@ def _reach(spec: GraphSpec, skin: float) -> float:
 def _tally(positions: HostArray, cell: HostArray, pbc: HostArray, spec: GraphSpec, skin: float) -> Capacity:
     """What one structure needs now, to the entry."""
     positions, cell = np.asarray(positions, np.float64), np.asarray(cell, np.float64)
-    i, j, S = find_pairs(positions, cell, pbc, _reach(spec, skin))
+    i, j, S = _find_candidates(positions, cell, pbc, spec, skin)
     lengths = np.linalg.norm(positions[j] + S @ cell - positions[i], axis=1)
     # The device may round one more pair in: a capacity must not be full on the host and exceeded there.
     edges = int(np.sum(lengths < spec.cutoff + ROUNDING))
@@ -426,7 +446,9 @@ def _moved_too_far(c: Candidates, R: Positions, h: Cell) -> Array:
     u = R - c.origin @ jnp.linalg.solve(c.cell, h)
     furthest = jnp.sqrt(jnp.max(jnp.sum(u * u, axis=-1)))
     stretch = 1.0 + jnp.linalg.norm(inverse - jnp.eye(3, dtype=h.dtype))
-    return ~((c.cutoff + 2 * furthest) * stretch <= c.cutoff + c.skin + 0.5 * ROUNDING)
+    complete = (c.cutoff + 2 * furthest) * stretch <= c.cutoff + c.skin + 0.5 * ROUNDING
+    # Where no pair is wanted, none can be missing.
+    return ~complete & (c.cutoff > 0)
 
 
 def count(graph: Graph) -> dict[str, int]:

@@ -26,6 +26,7 @@ class Certificate(NamedTuple):
 
     Attributes:
         potential: its name.
+        conservative: its forces are minus the gradient of an energy.
         num_atoms: of the structure.
         num_steps: of the unroll.
         device: where it ran.
@@ -36,6 +37,7 @@ class Certificate(NamedTuple):
     """
 
     potential: str
+    conservative: bool
     num_atoms: int
     num_steps: int
     device: str
@@ -99,6 +101,7 @@ def selftest(
     )
     return Certificate(
         potential=potential.name,
+        conservative=potential.conservative,
         num_atoms=int(np.sum(case.system.mask)),
         num_steps=num_steps,
         device=str(jax.devices()[0].device_kind),
@@ -146,7 +149,13 @@ def _step_size(case: _Case) -> tuple[Stability | None, list[Check]]:
 def format_certificate(certificate: Certificate) -> str:
     """The certificate as lines of text: one per check, then the verdict."""
     c = certificate
-    lines = [f"{c.potential}: {c.num_atoms} atoms, {c.num_steps} steps, on {c.device}", ""]
+    lines = [f"{c.potential}: {c.num_atoms} atoms, {c.num_steps} steps, on {c.device}"]
+    if not c.conservative:
+        lines.append(
+            "a direct-force model: its forces are the gradient of no energy. What rotations, translations and the "
+            "net force come to is reported, not required"
+        )
+    lines.append("")
     words = {True: "ok", False: "FAILED", None: "-"}
     width = max(len(one.name) for one in c.checks)
     for one in c.checks:

@@ -30,7 +30,7 @@ class Final(NamedTuple):
     Attributes:
         index: of the structure among those given.
         structure: as given, with the positions (and the cell) of the end. What may not move is exactly where it was.
-        energy: eV, at the end; NaN where that could not be evaluated.
+        energy: eV, at the end; NaN where that could not be evaluated, or the potential has none.
         max_force: eV/angstrom, likewise, over free components.
         max_stress: eV/angstrom^3, likewise; None where the cell was fixed.
         steps: displacements made.

@@ -48,13 +48,14 @@ class Cases:
         for index in range(relaxation.start, len(relaxation.frames)):
             if not np.all(np.isfinite(forces_of[index])):
                 continue
-            positions, system = systems.prepare(
-                relaxation.frames[index], self.spec, self.layout, skin=self.skin
-            )
-            padding = positions.shape[0] - len(forces_of[index])
-            forces = np.pad(forces_of[index], ((0, padding), (0, 0)))
-            labelled.append(LabelledFrame(positions, jnp.asarray(forces, positions.dtype), system))
+            labelled.append(self.frame(relaxation.frames[index], forces_of[index]))
         return labelled
+
+    def frame(self, structure: Structure, forces: np.ndarray) -> LabelledFrame:
+        """One configuration with its forces (n, 3), eV/angstrom."""
+        positions, system = systems.prepare(structure, self.spec, self.layout, skin=self.skin)
+        padded = np.pad(forces, ((0, positions.shape[0] - len(forces)), (0, 0)))
+        return LabelledFrame(positions, jnp.asarray(padded, positions.dtype), system)
 
 
 def make_cases(

@@ -10,7 +10,14 @@ from bptt_relax.losses._cell import (
     volume_error,
 )
 from bptt_relax.losses._displacement import delta_q, displacement, max_displacement, pseudo_huber, rmsd
-from bptt_relax.losses._matching import energy_mse_per_atom, force_huber, force_mae, force_mse, max_force
+from bptt_relax.losses._matching import (
+    energy_mse_per_atom,
+    force_distance,
+    force_huber,
+    force_mae,
+    force_mse,
+    max_force,
+)
 
 __all__ = [
     "angle_rmsd",
@@ -21,6 +28,7 @@ __all__ = [
     "delta_q",
     "displacement",
     "energy_mse_per_atom",
+    "force_distance",
     "force_huber",
     "force_mae",
     "force_mse",

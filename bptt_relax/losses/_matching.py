@@ -50,6 +50,24 @@ def force_huber(forces: Forces, reference: Forces, system: System, *, delta: flo
     return _mean_over_free(quadratic * (error - 0.5 * quadratic), system)
 
 
+def force_distance(forces: Forces, reference: Forces, system: System, weights: Array | None = None) -> Scalar:
+    """Mean over free atoms of the length of the error of the force, not squared: large errors do not dominate.
+
+    Args:
+        forces: (N, 3) eV/angstrom.
+        reference: (N, 3) eV/angstrom.
+        system: masks; held components do not count.
+        weights: (N,) of the atoms, as more for those near a defect; 1 each when not given.
+
+    Returns:
+        () eV/angstrom.
+    """
+    lengths = safe_norm(jnp.where(system.free, forces - reference, 0.0))
+    counted = jnp.any(system.free, axis=-1).astype(lengths.dtype)
+    weighted = lengths if weights is None else weights * lengths
+    return jnp.sum(weighted * counted) / jnp.maximum(jnp.sum(counted), 1.0)
+
+
 def max_force(forces: Forces, system: System) -> Scalar:
     """Largest force on a free atom, eV/angstrom."""
     return jnp.max(safe_norm(jnp.where(system.free, forces, 0.0)))

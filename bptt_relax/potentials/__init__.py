@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bptt_relax.potentials._contract import ApplyFn, InitFn, Potential, Prediction
 from bptt_relax.potentials._trainable import trainable
 from bptt_relax.potentials.conservative import EnergyFn, conservative
+from bptt_relax.potentials.direct import ForcesFn, direct
 
 if TYPE_CHECKING:
     from bptt_relax.potentials.classical import stillinger_weber
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 __all__ = [
     "ApplyFn",
     "EnergyFn",
+    "ForcesFn",
     "InitFn",
     "Potential",
     "Prediction",
     "conservative",
+    "direct",
     "export",
     "fetch",
     "load",

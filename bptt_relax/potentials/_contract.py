@@ -1,5 +1,6 @@
 """The contract of a potential, documented once."""
 
+import math
 from typing import NamedTuple, Protocol
 
 from bptt_relax._types import Energy, Forces, Params, Positions, Stress
@@ -11,12 +12,12 @@ class Prediction(NamedTuple):
     """What a potential says about one structure.
 
     Attributes:
-        energy: () eV.
+        energy: () eV, or None where the potential has none, as with direct forces.
         forces: (N, 3) eV/angstrom, zero for padded atoms.
         stress: (3, 3) eV/angstrom^3 with ASE's sign, or None where the potential has none.
     """
 
-    energy: Energy
+    energy: Energy | None
     forces: Forces
     stress: Stress | None
 
@@ -62,6 +63,7 @@ class Potential(NamedTuple):
         apply_lean: the same function as ``apply`` for reverse mode only: it stores nothing but its inputs, and
             its backward pass is cheaper than that of ``apply``. None where there is none, as for direct forces.
             Whoever wraps ``apply`` wraps this too, or sets it to None.
+        predicts: which fields of a `Prediction` it fills; the others are None.
     """
 
     init: InitFn
@@ -71,8 +73,9 @@ class Potential(NamedTuple):
     elements: tuple[int, ...] = ()
     name: str = "potential"
     apply_lean: ApplyFn | None = None
+    predicts: tuple[str, ...] = ("energy", "forces", "stress")
 
     @property
     def cutoff(self) -> float:
-        """Largest distance at which two atoms interact directly, angstrom."""
-        return self.graph.cutoff
+        """Largest distance at which two atoms interact directly, angstrom; infinite for one that reads no graph."""
+        return self.graph.cutoff or math.inf

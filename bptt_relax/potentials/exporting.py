@@ -36,12 +36,18 @@ def export(
         the differences, or None where no Python with that package is at hand.
 
     Raises:
-        InputError: unknown name, no such file, or a name that does not end as the format asks.
+        InputError: unknown name, no such file, a model that no other package has, or a name that does not end as
+            the format asks.
         ModelError: the original package refuses the file, or predicts something else.
     """
     path = Path(path)
     weights, model = find(name_or_path)
     kind = family(model)
+    if kind.encode is None:
+        raise InputError(
+            f"{model.name} goes back to no other package: potentials.save writes its weights as .safetensors, and "
+            "ASECalculator runs them in ASE"
+        )
     if not path.name.endswith(kind.suffix):
         raise InputError(f"{model.name} is exported as {kind.suffix}, not {path.name}: rename it")
     if params is not None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from bptt_relax._types import Params
 from bptt_relax.outcomes import InputError
-from bptt_relax.potentials import checkpoint_zip
+from bptt_relax.potentials import checkpoint_zip, own_format, weights_file
 from bptt_relax.potentials._contract import Potential
 from bptt_relax.potentials.published import Published
 from bptt_relax.potentials.registry import Model
@@ -20,15 +20,15 @@ class Family(NamedTuple):
         convert: published file -> weights.
         build: weights, model, what messages call the file -> potential and parameters.
         unload: parameters, weights they were built from -> weights under their published names.
-        encode: weights -> a file in the format of the original package.
+        encode: weights -> a file in the format of the original package; None where there is no such package.
         suffix: how the name of such a file ends.
     """
 
     convert: Callable[[Published, Model], Weights]
     build: Callable[[Weights, Model, str], tuple[Potential, Params]]
     unload: Callable[[Params, Weights], Weights]
-    encode: Callable[[Weights], bytes]
-    suffix: str
+    encode: Callable[[Weights], bytes] | None = None
+    suffix: str = ""
 
 
 def family(model: Model) -> Family:
@@ -96,7 +96,29 @@ def _encode_nequix(weights: Weights) -> bytes:
     return nequix_weights.write(weights.arguments, weights.arrays)
 
 
+def _convert_own(published: Published, model: Model) -> Weights:
+    weights = weights_file.decode(published.data, published.origin)
+    if weights.model != model.name:
+        raise InputError(
+            f"{published.origin} belongs to {weights.model!r}, not to {model.name}: check the path"
+        )
+    return weights
+
+
+def _unload_own(params: Params, weights: Weights) -> Weights:
+    return weights._replace(arrays=own_format.to_arrays(params))
+
+
+def _build_adapt(weights: Weights, model: Model, origin: str) -> tuple[Potential, Params]:
+    from bptt_relax.potentials import adapt
+
+    config = own_format.read_config(adapt.Config(), weights.arguments, origin)
+    potential = adapt.build(config, elements=model.elements, name=model.name)
+    return potential, own_format.from_arrays(weights.arrays, potential, origin)
+
+
 FAMILIES: dict[str, Family] = {
     "chgnet": Family(_convert_chgnet, _build_chgnet, _unload_chgnet, _encode_chgnet, ".pth.tar"),
+    "adapt": Family(_convert_own, _build_adapt, _unload_own),
     "nequix": Family(_convert_nequix, _build_nequix, _unload_nequix, _encode_nequix, ".nqx"),
 }

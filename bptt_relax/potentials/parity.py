@@ -77,7 +77,7 @@ def predictions(potential: Potential, params: Params) -> dict[str, dict[str, Any
         answer = apply(params, *systems.prepare(structure, potential.graph, layout))
         stress = np.zeros((3, 3)) if answer.stress is None else np.asarray(answer.stress)
         found[name] = {
-            "energy": float(answer.energy),
+            "energy": np.nan if answer.energy is None else float(answer.energy),
             "forces": np.asarray(answer.forces)[: len(structure.species)].tolist(),
             "stress": stress.tolist(),
         }

@@ -1,8 +1,8 @@
 """Load pretrained and fine-tuned potentials by name or by file, and save them.
 
-Weights are looked for in the cache, then in an installed package, and fetched once otherwise. Whatever is found
-is compared with the published sha256 before it is read, read without running code, and kept in the cache as
-safetensors: a second run needs no network.
+Weights that come with this package are there at once. Others are looked for in the cache, then in an installed
+package, and fetched once otherwise. Whatever is found is compared with the published sha256 before it is read, read
+without running code, and kept in the cache as safetensors: a second run needs no network.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from bptt_relax.potentials import cache, published, sources, weights_file
 from bptt_relax.potentials._contract import Potential
 from bptt_relax.potentials._trainable import trainable
 from bptt_relax.potentials.families import family
-from bptt_relax.potentials.registry import MODELS, Model
+from bptt_relax.potentials.registry import MODELS, Bundled, Model
 from bptt_relax.potentials.weights_file import Weights
 
 __all__ = [
@@ -56,8 +56,12 @@ def models() -> tuple[str, ...]:
 
 
 def cached() -> tuple[str, ...]:
-    """Names of the models that the cache holds, whole or damaged."""
-    return tuple(name for name, model in MODELS.items() if cache.entry(model).is_dir())
+    """Names of the models whose weights are at hand, whole or damaged: in the cache, or with this package."""
+    return tuple(
+        name
+        for name, model in MODELS.items()
+        if isinstance(model.source, Bundled) or cache.entry(model).is_dir()
+    )
 
 
 def describe(model: Model) -> str:
@@ -88,14 +92,14 @@ def load(name_or_path: str | Path, *, source: str | Path | None = None) -> tuple
         return family(model).build(weights, model, str(name_or_path))
     if model.source is None:
         return _stillinger_weber()
-    weights = None if source is not None else cache.read(model)
+    weights = None if source is not None else _at_hand(model)
     if weights is None:
         weights = _convert(model, sources.find(model, source))
     return family(model).build(weights, model, model.name)
 
 
 def fetch(name: str, *, source: str | Path | None = None) -> Path:
-    """Put the weights of a model into the cache anew, whatever is there.
+    """Put the weights of a model into the cache anew, whatever is there; those of this package need none.
 
     Args:
         name: of `models`.
@@ -110,6 +114,8 @@ def fetch(name: str, *, source: str | Path | None = None) -> Path:
     """
     model = _with_weights(name)
     _convert(model, sources.find(model, source))
+    if isinstance(model.source, Bundled):
+        return sources.BUNDLED
     if not cache.entry(model).is_dir():
         raise InputError(
             f"can't write to the cache {cache.folder()}: set BPTT_RELAX_CACHE to a folder that can be written"
@@ -118,7 +124,7 @@ def fetch(name: str, *, source: str | Path | None = None) -> Path:
 
 
 def verify(name: str) -> Verdict:
-    """Check the cached weights of a model: their hash, their shapes, that every number is finite.
+    """Check the weights of a model in the cache or in this package: hash, shapes, that every number is finite.
 
     Args:
         name: of `models`.
@@ -127,15 +133,16 @@ def verify(name: str) -> Verdict:
         InputError: unknown name.
     """
     model = _with_weights(name)
+    place = sources.BUNDLED if isinstance(model.source, Bundled) else cache.entry(model)
     try:
-        weights = cache.read(model)
+        weights = _at_hand(model)
         if weights is None:
             return Verdict(name, False, f"not in the cache: bptt-relax models fetch {name}")
-        family(model).build(weights, model, str(cache.entry(model)))
+        family(model).build(weights, model, str(place))
     except InputError as error:
         return Verdict(name, False, str(error))
     count = sum(array.size for array in weights.arrays.values())
-    return Verdict(name, True, f"{count} parameters as published, in {cache.entry(model)}")
+    return Verdict(name, True, f"{count} parameters as published, in {place}")
 
 
 def save(path: str | Path, name_or_path: str | Path, params: Params) -> None:
@@ -166,7 +173,14 @@ def find(name_or_path: str | Path) -> tuple[Weights, Model]:
     if str(name_or_path) not in MODELS:
         return _read_file(Path(name_or_path))
     model = _with_weights(str(name_or_path))
-    return cache.read(model) or _convert(model, sources.find(model)), model
+    return _at_hand(model) or _convert(model, sources.find(model)), model
+
+
+def _at_hand(model: Model) -> Weights | None:
+    """Weights from this package or from the cache; None where they have to be found first."""
+    if isinstance(model.source, Bundled):
+        return _convert(model, sources.find(model))
+    return cache.read(model)
 
 
 def _with_weights(name: str) -> Model:
@@ -180,7 +194,8 @@ def _with_weights(name: str) -> Model:
 
 def _convert(model: Model, found: published.Published) -> Weights:
     weights = family(model).convert(found, model)
-    cache.write(model, weights, found)
+    if not isinstance(model.source, Bundled):
+        cache.write(model, weights, found)
     return weights
 
 

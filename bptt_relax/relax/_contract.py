@@ -80,7 +80,7 @@ class RelaxState(NamedTuple):
         rule: state of the update rule.
         steps: () int, displacements made so far.
         outcome: () int, `outcomes.Outcome`; anything but RUNNING freezes the structure.
-        energy: () eV, at the positions the last step started from.
+        energy: () eV, at the positions the last step started from; NaN where the potential has none.
         max_force: () eV/angstrom, likewise; over free components.
         step_norm: () angstrom, Euclidean norm of the last displacement.
     """
@@ -99,7 +99,7 @@ class Evaluation(NamedTuple):
     """A prediction together with whether its neighbors could be trusted.
 
     Attributes:
-        energy: () eV.
+        energy: () eV; a constant NaN where the potential has none.
         forces: (N, 3) eV/angstrom, zero where an atom may not move.
         stress: (3, 3) eV/angstrom^3 or None.
         overflow: () bool, the neighbor list missed something.

@@ -53,7 +53,11 @@ def evaluation(apply: ApplyFn) -> EvaluateFn:
         graph = neighbors.refresh(system.candidates, positions, cell)
         prediction = apply(theta.potential, positions, system._replace(cell=cell), graph)
         forces = jnp.where(system.free, prediction.forces, 0.0)
-        return Evaluation(prediction.energy, forces, prediction.stress, graph.overflow)
+        energy = prediction.energy
+        if energy is None:
+            # A state holds a number; this one cannot pass for an energy, and being constant it has no gradient.
+            energy = jnp.full((), jnp.nan, forces.dtype)
+        return Evaluation(energy, forces, prediction.stress, graph.overflow)
 
     return evaluate
 

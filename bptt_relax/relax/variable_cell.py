@@ -26,6 +26,8 @@ from bptt_relax.relax._strain import Strain, periodic_span, projection
 from bptt_relax.systems import System
 from bptt_relax.trees import safe_norm
 
+NO_STRESS = "{name} predicts no stress, which a variable cell needs: take relax.relaxation, or a conservative potential"
+
 
 class CellState(NamedTuple):
     """What a variable-cell relaxation remembers besides positions and cell; ``RelaxState.rule`` there.
@@ -96,11 +98,13 @@ def variable_cell_relaxation(
             angstrom; 0 never stops.
 
     Raises:
-        ValueError: an argument is out of range, or (when first traced) the potential has no stress.
+        ValueError: an argument is out of range, or the potential has no stress.
 
     References:
         Tadmor et al., doi:10.1103/PhysRevB.59.235. Al-Mohy and Higham, doi:10.1137/080716426, for exp'.
     """
+    if "stress" not in potential.predicts:
+        raise ValueError(NO_STRESS.format(name=potential.name))
     check_tolerances(
         force_tolerance=force_tolerance, stress_tolerance=stress_tolerance, step_tolerance=step_tolerance
     )
@@ -204,8 +208,5 @@ def _deformed(
 
 def _stress(here: Evaluation) -> Stress:
     if here.stress is None:
-        raise ValueError(
-            "this potential predicts no stress, which a variable cell needs: take relax.relaxation, or a "
-            "conservative potential"
-        )
+        raise ValueError(NO_STRESS.format(name="this potential"))
     return here.stress

@@ -37,6 +37,11 @@ def relax_files(paths: Sequence[Path], settings: RelaxSettings, reporter: Report
     """
     compilation.keep_compiled_programs()
     potential, params = pretrained.load(settings.model)
+    if settings.cell != "fixed" and "stress" not in potential.predicts:
+        raise InputError(
+            f"--cell {settings.cell} needs a stress, and {potential.name} predicts none: take --cell fixed, or "
+            "another --model"
+        )
     output = Output(settings.out)
     inspection = io.inspect_structures(paths, elements=potential.elements)
     rejected_to = _check(settings, output, inspection)

@@ -22,7 +22,7 @@ PLAIN_INTERVAL = 5.0
 _LABELS = {
     "epoch": "epoch",
     "loss": "loss",
-    "validation": "validation Delta Q",
+    "validation": "validation",
     "best": "best",
     "delta_q": "Delta Q",
 }
@@ -50,7 +50,7 @@ class Reporter:
         self._printed = -math.inf
         self._live: Live | None = None
         self._title: str | None = None
-        self._unit = "steps"
+        self._unit, self._score = "steps", ""
         self._estimate = Estimate(None, now=self._start)
         self._shown: dict[str, Any] = {}
         self._skips: Counter[str] = Counter()
@@ -62,7 +62,13 @@ class Reporter:
         self._finish("done" if kind is None else "stopped")
 
     def begin(
-        self, title: str, total: int | None = None, *, seconds: float = math.inf, unit: str = "steps"
+        self,
+        title: str,
+        total: int | None = None,
+        *,
+        seconds: float = math.inf,
+        unit: str = "steps",
+        score: str = "validation Delta Q",
     ) -> None:
         """Start a phase; one that is still under way ends.
 
@@ -71,9 +77,10 @@ class Reporter:
             total: steps, or None where unknown.
             seconds: the phase ends after this much training time even if steps are left.
             unit: what is counted, in the plural.
+            score: what is validated.
         """
         self._finish("done")
-        self._title, self._unit = title, unit
+        self._title, self._unit, self._score = title, unit, score
         self._estimate = Estimate(total, seconds, now=self._clock())
         self._shown = {}
         self._skips.clear()
@@ -155,7 +162,7 @@ class Reporter:
             self._live = None
         parts = [f"{self._title}: {how}", self._count(), duration(self._estimate.elapsed(self._clock()))]
         if "best" in self._shown:
-            parts.append(f"best {_LABELS['validation']} {number(self._shown['best'])}")
+            parts.append(f"best {self._score} {number(self._shown['best'])}")
         if self._skips:
             parts.append("skipped " + ", ".join(f"{name} x{n}" for name, n in sorted(self._skips.items())))
         self._title = None
@@ -175,7 +182,7 @@ class Reporter:
         text = f"epoch {event['epoch']}: " if event.get("epoch") else "start: "
         if event.get("loss") is not None:
             text += f"loss {number(event['loss'])}  "
-        text += f"{_LABELS['validation']} {number(event.get('validation'))}"
+        text += f"{self._score} {number(event.get('validation'))}"
         text += "  best so far" if event.get("best") and event.get("epoch") else ""
         return "  ".join(part for part in (text, self._left()) if part)
 
@@ -192,7 +199,8 @@ class Reporter:
     def _numbers(self) -> str:
         keys = [key for key in _LABELS if key in self._shown]
         keys += [key for key in self._shown if key not in (*_LABELS, "structure")]
-        parts = [f"{_LABELS.get(key, key)} {number(self._shown[key])}" for key in keys]
+        names = _LABELS | {"validation": self._score}
+        parts = [f"{names.get(key, key)} {number(self._shown[key])}" for key in keys]
         if "structure" in self._shown:
             parts.append(readable(str(self._shown["structure"])))
         return "  ".join(parts)

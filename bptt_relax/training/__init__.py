@@ -1,5 +1,6 @@
 """Training on relaxations: objectives, the pure step, and the loop that logs, validates and saves."""
 
+from bptt_relax.training.augmentation import Rotations, draw_rotations, rotate
 from bptt_relax.training.checkpoints import Checkpoints
 from bptt_relax.training.evaluation import Relaxed, make_force_error, make_relaxer
 from bptt_relax.training.loop import Example, Interrupted, Progress, Stage, StageResult, fit
@@ -15,10 +16,12 @@ __all__ = [
     "Objective",
     "Progress",
     "Relaxed",
+    "Rotations",
     "Stage",
     "StageResult",
     "StepReport",
     "TrainState",
+    "draw_rotations",
     "fine_tuning",
     "fit",
     "force_matching",
@@ -27,5 +30,6 @@ __all__ = [
     "make_relaxer",
     "make_train_step",
     "relaxed_structure",
+    "rotate",
     "weighted_sum",
 ]

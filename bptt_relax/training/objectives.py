@@ -1,5 +1,6 @@
 """The two objectives: where relaxations end (BPTT), and forces along them (force matching)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -7,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from bptt_relax import losses, neighbors
-from bptt_relax._types import Array, Forces, Params, Positions
+from bptt_relax._types import Array, Forces, Params, Positions, Scalar
+from bptt_relax.neighbors import Graph
 from bptt_relax.outcomes import Outcome
 from bptt_relax.potentials import Potential
 from bptt_relax.relax import Relaxation, Theta
@@ -23,11 +25,15 @@ class LabelledFrame(NamedTuple):
         positions: (N, 3) angstrom.
         forces: (N, 3) eV/angstrom, zero where padded.
         system: the structure, with neighbors.
+        weights: (N,) weights of the atoms, for errors that take them; None for 1 each.
+        key: random key for models that see noise in training; None for those that do not.
     """
 
     positions: Positions
     forces: Forces
     system: System
+    weights: Array | None = None
+    key: Array | None = None
 
 
 def relaxed_structure(
@@ -83,22 +89,49 @@ def relaxed_structure(
     return Objective(jax.value_and_grad(loss, has_aux=True), through_rebuilds)
 
 
-def force_matching(potential: Potential, *, delta: float = 0.1) -> Objective:
-    """Huber force error over a stacked batch of labelled frames, one after the other.
+ForceErrorFn = Callable[[Forces, LabelledFrame], Scalar]
+"""(predicted forces, frame) -> () error of one frame."""
+
+TrainedForcesFn = Callable[[Params, LabelledFrame, Graph], Forces]
+"""(params, frame, graph) -> (N, 3) forces as training sees them."""
+
+
+def force_matching(
+    potential: Potential,
+    *,
+    delta: float = 0.1,
+    error: ForceErrorFn | None = None,
+    forces: TrainedForcesFn | None = None,
+    side_by_side: bool = False,
+) -> Objective:
+    """Mean force error over a stacked batch of labelled frames.
 
     Args:
         potential: to be trained.
         delta: where the Huber loss turns linear, eV/angstrom.
+        error: another error than the Huber loss.
+        forces: what to train where that is not the prediction, as with dropout.
+        side_by_side: all frames of a batch at once, and not one after the other. Pays for models made of small dense
+            matrices and costs the memory of the whole batch; what gathers and scatters along edges is at par on a CPU.
     """
+
+    def predicted(params: Params, frame: LabelledFrame, graph: Graph) -> Forces:
+        return potential.apply(params, frame.positions, frame.system, graph).forces
+
+    def huber(found: Forces, frame: LabelledFrame) -> Scalar:
+        return losses.force_huber(found, frame.forces, frame.system, delta=delta)
+
+    measure, trained = error or huber, forces or predicted
 
     def frame_loss(params: Params, frame: LabelledFrame):
         graph = neighbors.refresh(frame.system.candidates, frame.positions, frame.system.cell)
-        prediction = potential.apply(params, frame.positions, frame.system, graph)
-        return losses.force_huber(prediction.forces, frame.forces, frame.system, delta=delta), graph.overflow
+        return measure(trained(params, frame, graph), frame), graph.overflow
 
     def loss(theta: Theta, batch: LabelledFrame):
-        # lax.map rather than vmap: at par in speed on a CPU, and a fraction of the memory.
-        values, overflow = lax.map(jax.checkpoint(lambda frame: frame_loss(theta.potential, frame)), batch)
+        def one(frame):
+            return frame_loss(theta.potential, frame)
+
+        values, overflow = jax.vmap(one)(batch) if side_by_side else lax.map(jax.checkpoint(one), batch)
         outcome = jnp.where(jnp.any(overflow), Outcome.STALE_NEIGHBORS, Outcome.CONVERGED)
         return jnp.mean(values), outcome
 

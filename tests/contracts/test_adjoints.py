@@ -9,7 +9,7 @@ import pytest
 
 from bptt_relax import relax, systems, unrolling
 from bptt_relax.adjoints import Checkpointed, FrozenGeometry, Full, Guided, Implicit, Truncated
-from bptt_relax.potentials import stillinger_weber
+from bptt_relax.potentials import adapt, stillinger_weber
 from bptt_relax.relax import Theta
 
 STEPS = 5
@@ -92,12 +92,20 @@ QUICK = {
         for name in ("step", "last", "implicit", "implicit, falling back", "guided")
     ),
     *(("stillinger-weber", "capped", name) for name in ("force", "segments", "last", "implicit", "guided")),
+    *(("adapt", "capped", name) for name in ("force", "last", "implicit", "guided", "frozen")),
 }
 """What runs every time; compiling all of it takes many minutes."""
 
 
+POTENTIALS = {
+    "stillinger-weber": stillinger_weber,
+    "adapt": lambda: adapt.build(adapt.Config(reach=4.0, width=8, hidden=8, num_layers=2, num_heads=2)),
+}
+"""Real ones, on strained silicon."""
+
+
 def combinations():
-    for kind in ("conservative toy", "direct toy", "stillinger-weber"):
+    for kind in ("conservative toy", "direct toy", *POTENTIALS):
         for rule in RULES:
             for name in EVERY:
                 combination = (kind, rule, name)
@@ -117,26 +125,31 @@ def make_problem(make_toy, make_rule, make_silicon, make_structure):
 
     def make(kind, rule_name, **tolerances):
         rule = make_rule(rule_name)
-        if kind != "stillinger-weber":
+        if kind not in POTENTIALS:
             return make_toy(kind, rule, **tolerances)
-        potential = stillinger_weber()
+        potential = POTENTIALS[kind]()
         structure = make_structure(make_silicon(1, rattle=0.08))
         layout = systems.plan_layout([structure], potential.graph)._replace(num_atoms=8)
         positions, system = systems.prepare(structure, potential.graph, layout)
         toy = make_toy("conservative toy", rule)
         return toy._replace(
             relaxation=relax.relaxation(potential, rule, **tolerances),
-            theta=Theta(potential.init(None), rule.hyper),
+            theta=Theta(potential.init(jax.random.key(0)), rule.hyper),
             positions=positions,
             system=system,
-            loss=silicon_loss,
+            loss=silicon_loss if potential.conservative else geometric_loss,
         )
 
     return make
 
 
 def silicon_loss(theta, state, system):
+    return geometric_loss(theta, state, system) + 0.1 * state.energy
+
+
+def geometric_loss(theta, state, system):
+    """Of positions alone, for potentials that have no energy."""
     del theta
     target = 0.1 * np.random.default_rng(3).normal(size=state.positions.shape)
     squared = jnp.sum(jnp.where(system.free, (state.positions - target) ** 2, 0.0))
-    return jnp.sqrt(squared) + 0.1 * state.energy
+    return jnp.sqrt(squared)

@@ -7,14 +7,24 @@ import threading
 import zipfile
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from bptt_relax.outcomes import InputError, ModelError
-from bptt_relax.potentials import cache, checkpoint_zip, nequix_weights, pretrained, registry, weights_file
+from bptt_relax.potentials import (
+    cache,
+    checkpoint_zip,
+    nequix_weights,
+    pretrained,
+    registry,
+    sources,
+    weights_file,
+)
+from bptt_relax.potentials.exporting import export
 
 SHARED = Path(__file__).parents[3] / "shared" / "weights"
-CHGNET, NEQUIX = "chgnet-0.3.0", "nequix-mp-1"
+CHGNET, NEQUIX, BUNDLED = "chgnet-0.3.0", "nequix-mp-1", "adapt-silicon"
 
 
 @pytest.fixture(autouse=True)
@@ -160,6 +170,46 @@ def test_values_that_are_not_finite_are_named(nequix_file):
     arrays = {**arrays, "readout.0": np.full_like(arrays["readout.0"], np.nan)}
     with pytest.raises(InputError, match=r"tuned: readout\.0 holds NaN"):
         nequix_weights.from_published(arrays, config, "tuned")
+
+
+# Weights that come with the package.
+
+
+def test_bundled_weights_need_no_cache_and_no_network(empty_cache):
+    potential, _ = pretrained.load(BUNDLED)
+    assert potential.name == BUNDLED
+    assert BUNDLED in pretrained.cached()
+    assert pretrained.verify(BUNDLED).passed
+    assert (pretrained.fetch(BUNDLED) / f"{BUNDLED}.safetensors").is_file()
+    assert not empty_cache.exists()
+
+
+@pytest.mark.parametrize("damage", ["cut off", "changed", "missing"])
+def test_damaged_bundled_weights_are_named(tmp_path, monkeypatch, damage):
+    content = (sources.BUNDLED / f"{BUNDLED}.safetensors").read_bytes()
+    monkeypatch.setattr(sources, "BUNDLED", tmp_path)
+    if damage != "missing":
+        changed = content[:-9] if damage == "cut off" else content[:-1] + b"?"
+        (tmp_path / f"{BUNDLED}.safetensors").write_bytes(changed)
+    with pytest.raises(InputError, match=r"adapt-silicon.*come with this package: install it again"):
+        pretrained.load(BUNDLED)
+    assert not pretrained.verify(BUNDLED).passed
+
+
+def test_tuned_bundled_weights_round_trip_and_go_to_no_other_package(tmp_path):
+    _, params = pretrained.load(BUNDLED)
+    tuned = tmp_path / "tuned.safetensors"
+    pretrained.save(tuned, BUNDLED, params)
+    again, back = pretrained.load(tuned)
+    assert again.name == BUNDLED
+    for a, b in zip(*map(jax.tree.leaves, (params, back)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(InputError, match="adapt-silicon goes back to no other package"):
+        export(tmp_path / "out.safetensors", tuned)
+    other = weights_file.read(tuned)._replace(model=NEQUIX)
+    weights_file.write(tuned, other)
+    with pytest.raises(InputError, match="is not the published adapt-silicon"):
+        pretrained.load(BUNDLED, source=tuned)
 
 
 # The cache.

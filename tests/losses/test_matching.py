@@ -51,6 +51,16 @@ def test_huber(system, forces):
     assert float(losses.force_huber(*forces, system, delta=delta)) == pytest.approx(np.mean(expected))
 
 
+def test_force_distance_is_a_weighted_mean_of_lengths_and_has_a_gradient_at_zero(system, forces):
+    lengths = np.linalg.norm(np.where(system.free, forces[0] - forces[1], 0.0), axis=1)[:3]
+    assert float(losses.force_distance(*forces, system)) == pytest.approx(lengths.mean())
+    weights = jnp.asarray([2.0, 1.0, 10.0, 100.0])
+    expected = np.mean([2.0, 1.0, 10.0] * lengths)
+    assert float(losses.force_distance(*forces, system, weights)) == pytest.approx(expected)
+    gradient = jax.grad(losses.force_distance)(forces[0], forces[0], system)
+    np.testing.assert_array_equal(gradient, 0.0)
+
+
 def test_max_force_is_a_norm_over_free_components(system, forces):
     shown = np.where(system.free, forces[0], 0.0)
     assert float(losses.max_force(forces[0], system)) == pytest.approx(np.linalg.norm(shown, axis=1).max())

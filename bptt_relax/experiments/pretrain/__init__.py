@@ -1,0 +1,1 @@
+"""Pretraining on labelled forces: where the models that come with this package were trained."""

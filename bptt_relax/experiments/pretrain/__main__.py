@@ -1,0 +1,24 @@
+"""``python -m bptt_relax.experiments.pretrain``."""
+
+from bptt_relax.experiments import _main
+from bptt_relax.experiments.pretrain.config import PRESETS, PretrainConfig
+from bptt_relax.outcomes import run_program
+
+DESCRIPTION = (
+    "Train a potential from random parameters on forces of single points, as adapt-silicon was trained. The data are "
+    "not part of the package: --data and --test say where they are."
+)
+
+
+def main() -> int:
+    """Parse, then do the work; JAX is imported only here, so that --help is fast."""
+    config = _main.parse(
+        PretrainConfig, PRESETS, "full", "python -m bptt_relax.experiments.pretrain", DESCRIPTION
+    )
+    from bptt_relax.experiments.pretrain.run import run
+
+    return run(config)
+
+
+if __name__ == "__main__":
+    run_program(main)
