@@ -3,25 +3,29 @@
 import json
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import jax
 
 from bptt_relax import compilation, processes, relax
 from bptt_relax.analysis import adjoint_name
+from bptt_relax.analysis.forgetting import over_seeds
 from bptt_relax.finetuning import cases as casing
 from bptt_relax.finetuning import figures, results, structures, workspace
+from bptt_relax.finetuning.bench import make_bench
 from bptt_relax.finetuning.corpus import Corpus
+from bptt_relax.finetuning.forgetting import Check
 from bptt_relax.finetuning.measure import Measurement, Ruler, Runs, from_json, path_recorder, to_json
 from bptt_relax.finetuning.session import Session, opened
 from bptt_relax.finetuning.settings import FineTuningSettings
-from bptt_relax.finetuning.stages import Bench, check_step_size, make_rule
+from bptt_relax.finetuning.stages import check_step_size, make_rule
 from bptt_relax.potentials import pretrained
 from bptt_relax.relax import Theta
 from bptt_relax.report.environment import environment, peak_rss_mb
+from bptt_relax.report.model_card import write_model_cards
 from bptt_relax.report.tables import print_results
 from bptt_relax.training import Interrupted
-from bptt_relax.units import parse_bytes
 
 
 def run(experiment: str, corpus: Corpus, settings: FineTuningSettings, folder_name: str) -> int:
@@ -87,28 +91,9 @@ class _Pipeline:
             self.relaxation,
             settings.relaxation.test_steps,
         )
-        train = corpus.select(split.train)
-        self.bench = Bench(
-            potential=potential,
-            trainable=Theta(
-                pretrained.trainable(params),
-                jax.tree.map(lambda _: settings.bptt.learn_rule, self.rule.hyper),
-            ),
-            rule=self.rule,
-            cases=self.cases,
-            ruler=self.ruler,
-            train=train,
-            validation=split.validation,
-            on_event=session.event,
-            should_stop=session.stop,
-            train_steps=settings.relaxation.train_steps,
-            huber_delta=settings.force_matching.huber_delta,
-            anchor=self.pretrained,
-            anchor_weight=settings.bptt.anchor_weight,
-            softening=settings.bptt.softening,
-            force_weight=settings.bptt.force_weight if any(r.forces is not None for r in train) else 0.0,
-            memory_budget=parse_bytes(settings.memory_budget) if settings.memory_budget else None,
-        )
+        self.model = results.find_model(settings.model)
+        self.bench = make_bench(corpus, settings, potential, params, self.rule, self.cases, self.ruler)
+        self.bench.on_event, self.bench.should_stop = session.event, session.stop
 
     def run(self, experiment: str) -> dict:
         """Everything, in order; returns what results.json holds."""
@@ -124,6 +109,7 @@ class _Pipeline:
             session.reporter.note("no forces in the training data: BPTT alone, without force matching")
 
         runs: Runs = {"pretrained": [self._measure(self.pretrained, "pretrained", session.folder)]}
+        forgotten: dict[str, list[dict]] = {}
         models: dict[str, Theta] = {}
         seeds = range(settings.seed, settings.seed + settings.num_seeds)
         for seed in seeds:
@@ -133,6 +119,8 @@ class _Pipeline:
             for stage, theta in list(models.items())[1:]:
                 runs.setdefault(stage, []).append(self._measure(theta, stage, folder, f" seed {seed}"))
                 self._save(folder / f"{stage}.safetensors", theta)
+                if self.check is not None:
+                    forgotten.setdefault(stage, []).append(self._forgetting(theta, stage, folder))
             structures.write(self.held_out, runs, folder)
 
         found = {
@@ -143,6 +131,7 @@ class _Pipeline:
             "dataset": {"name": self.corpus.name, "sha256": self.corpus.sha256}
             | {part: list(names) for part, names in zip(results.PARTS, self.corpus.split, strict=True)},
             "seeds": list(seeds),
+            "base_model": results.base_model(settings.model, self.model),
             "models": {settings.model: results.blocks(self.corpus, runs)},
             "timing_s": {phase: round(seconds, 1) for phase, seconds in session.timing.items()},
             "peak_rss_mb": round(peak_rss_mb()),
@@ -150,10 +139,41 @@ class _Pipeline:
             "stability": steadiness._asdict(),
             "memory": plan,
         }
+        if self.check is not None and forgotten:
+            stages = {stage: over_seeds(each) for stage, each in forgotten.items()}
+            found["forgetting"] = {"probe": self.check.describe(), "stages": stages}
         paths = self._follow(models, found["models"][settings.model])
         processes.write_json(session.folder / "path.json", paths)
         processes.write_json(session.folder / workspace.RESULTS, found)
+        write_model_cards(session.folder, found)
         figures.draw(session.folder, found, paths, structures.displacements(self.held_out, runs))
+        return found
+
+    @cached_property
+    def check(self) -> Check | None:
+        """Compares tuned models with the pretrained one; None where that is not wanted, or no crystal is covered."""
+        if not self.settings.forgetting:
+            return None
+        reporter = self.session.reporter
+        reporter.begin("what the pretrained model says about other chemistry")
+        params = self.pretrained.potential
+        check = self.session.timed(
+            "forgetting", lambda: Check(self.potential, params, self.model, self.bench.train)
+        )
+        if check.crystals:
+            return check
+        reporter.note("no forgetting check: the model covers no crystal of other chemistry in the probe set")
+        return None
+
+    def _forgetting(self, theta: Theta, stage: str, folder: Path) -> dict:
+        """Compare with the pretrained model, or read what an interrupted run compared already."""
+        path = folder / f"{stage}.forgetting.json"
+        if path.is_file():
+            return json.loads(path.read_text())
+        check = self.check
+        assert check is not None
+        found = self.session.timed("forgetting", lambda: check(theta.potential))
+        processes.write_json(path, found)
         return found
 
     def _memory_plan(self) -> dict | None:

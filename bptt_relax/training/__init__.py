@@ -5,6 +5,7 @@ from bptt_relax.training.evaluation import Relaxed, make_force_error, make_relax
 from bptt_relax.training.loop import Example, Interrupted, Progress, Stage, StageResult, fit
 from bptt_relax.training.objectives import LabelledFrame, force_matching, relaxed_structure, weighted_sum
 from bptt_relax.training.optimizers import fine_tuning
+from bptt_relax.training.replay import ReplayFrame, agreement, record
 from bptt_relax.training.train_step import Objective, StepReport, TrainState, init_state, make_train_step
 
 __all__ = [
@@ -15,10 +16,12 @@ __all__ = [
     "Objective",
     "Progress",
     "Relaxed",
+    "ReplayFrame",
     "Stage",
     "StageResult",
     "StepReport",
     "TrainState",
+    "agreement",
     "fine_tuning",
     "fit",
     "force_matching",
@@ -26,6 +29,7 @@ __all__ = [
     "make_force_error",
     "make_relaxer",
     "make_train_step",
+    "record",
     "relaxed_structure",
     "weighted_sum",
 ]
