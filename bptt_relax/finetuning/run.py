@@ -48,6 +48,10 @@ def run(experiment: str, corpus: Corpus, settings: FineTuningSettings, folder_na
     folder = workspace.choose_folder(settings.out, settings.resume, folder_name)
     potential, params = pretrained.load(settings.model)
     casing.check_elements(corpus.used, potential.elements)
+    chosen = settings.parameters
+    pretrained.trainable(
+        params, freeze=chosen.freeze, train_only=chosen.train_only
+    )  # refused before anything exists
     config = settings.resolved() | {"data_sha256": corpus.sha256}
     with opened(folder, config, settings.resume) as session:
         try:
