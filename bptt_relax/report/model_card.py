@@ -129,8 +129,9 @@ def _forgetting(results: dict[str, Any], stage: str, index: int) -> str:
     if entry is None:
         return "Not checked."
     text = markdown(forgetting_grid(f"{entry['light']}", entry, forgetting.CAPTION))
-    if len(entry["lights"]) > 1:
-        text += f"\n\nMeans over {len(entry['lights'])} seeds, the worst light of any; this one: {entry['lights'][index]}."
+    lights = entry["lights"]
+    if len(lights) > 1:
+        text += f"\n\nMeans over {len(lights)} seeds, the worst light of any; this one: {lights[index]}."
     return text
 
 

@@ -66,10 +66,13 @@ def record(potential: Potential, params: Params, without: Iterable[frozenset[int
     if not structures:
         return []
     positions, system = probe.stack(structures, potential.graph)
-    predictions, _ = jax.jit(lambda p, s: lax.map(lambda pair: _predict(potential, p, *pair), s))(
-        params, (positions, system)
-    )
-    stacked = ReplayFrame(positions, *predictions, system)
+
+    @jax.jit
+    def ask(params: Params, structures: tuple[Positions, System]) -> Prediction:
+        return lax.map(lambda structure: _predict(potential, params, *structure)[0], structures)
+
+    said = ask(params, (positions, system))
+    stacked = ReplayFrame(positions, said.energy, said.forces, said.stress, system)
     return [trees.take(stacked, index) for index in range(len(structures))]
 
 
