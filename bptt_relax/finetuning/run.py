@@ -1,8 +1,6 @@
 """Pretrained -> force matching -> BPTT, with force matching of equal time as the control, from data to results."""
 
-import json
 import math
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -12,11 +10,11 @@ from bptt_relax import compilation, processes, relax
 from bptt_relax.analysis import adjoint_name
 from bptt_relax.analysis.forgetting import over_seeds
 from bptt_relax.finetuning import cases as casing
-from bptt_relax.finetuning import figures, results, structures, workspace
+from bptt_relax.finetuning import figures, recorded, results, structures, workspace
 from bptt_relax.finetuning.bench import make_bench
 from bptt_relax.finetuning.corpus import Corpus
 from bptt_relax.finetuning.forgetting import Check
-from bptt_relax.finetuning.measure import Measurement, Ruler, Runs, from_json, path_recorder, to_json
+from bptt_relax.finetuning.measure import Measurement, Ruler, Runs, path_recorder
 from bptt_relax.finetuning.session import Session, opened
 from bptt_relax.finetuning.settings import FineTuningSettings
 from bptt_relax.finetuning.stages import check_step_size, make_rule
@@ -124,7 +122,8 @@ class _Pipeline:
                 runs.setdefault(stage, []).append(self._measure(theta, stage, folder, f" seed {seed}"))
                 self._save(folder / f"{stage}.safetensors", theta)
                 if self.check is not None:
-                    forgotten.setdefault(stage, []).append(self._forgetting(theta, stage, folder))
+                    changed = recorded.forgetting(session, self.check, theta, folder, stage)
+                    forgotten.setdefault(stage, []).append(changed)
             structures.write(self.held_out, runs, folder)
 
         found = {
@@ -168,17 +167,6 @@ class _Pipeline:
             return check
         reporter.note("no forgetting check: the model covers no crystal of other chemistry in the probe set")
         return None
-
-    def _forgetting(self, theta: Theta, stage: str, folder: Path) -> dict:
-        """Compare with the pretrained model, or read what an interrupted run compared already."""
-        path = folder / f"{stage}.forgetting.json"
-        if path.is_file():
-            return json.loads(path.read_text())
-        check = self.check
-        assert check is not None
-        found = self.session.timed("forgetting", lambda: check(theta.potential))
-        processes.write_json(path, found)
-        return found
 
     def _memory_plan(self) -> dict | None:
         """How BPTT fits into the memory budget, said in one line and for results.json; None without a budget."""
@@ -238,25 +226,8 @@ class _Pipeline:
         return {"force_matching": controlled.theta, "bptt": tuned.theta}
 
     def _measure(self, theta: Theta, stage: str, folder: Path, suffix: str = "") -> dict[str, Measurement]:
-        """Measure a stage, or read what an interrupted run measured already."""
-        session, path = self.session, folder / f"{stage}.json"
-        if path.is_file():
-            return from_json(json.loads(path.read_text()))
-        names: Sequence[str] = self.corpus.held_out
-        session.reporter.begin(f"{stage.replace('_', ' ')}{suffix}: relaxing held-out structures", len(names))
-
-        def on_structure(name: str, relaxed) -> None:
-            session.reporter.advance(structure=name, delta_q=relaxed.delta_q)
-            session.metrics.write(
-                {"event": "structure", "stage": stage, "structure": name, "delta_q": relaxed.delta_q}
-            )
-            if session.stop():
-                raise Interrupted(stage)
-
-        measured = session.timed("evaluation", lambda: self.ruler.measure(theta, names, on_structure))
-        folder.mkdir(parents=True, exist_ok=True)
-        processes.write_json(path, to_json(measured))
-        return measured
+        title = f"{stage.replace('_', ' ')}{suffix}: relaxing held-out structures"
+        return recorded.measure(self.session, self.ruler, theta, self.corpus.held_out, folder, stage, title)
 
     def _save(self, path: Path, theta: Theta) -> None:
         """Keep the tuned potential; a classical one has no file format, its few numbers go into JSON."""

@@ -156,7 +156,8 @@ def _licence(base: dict[str, Any]) -> str:
     if not base["notice"]:
         return f"{_text(base['licence'])}."
     notice = "\n".join(f"> {_text(line)}".rstrip() for line in base["notice"].splitlines())
-    return f"{_text(base['licence'])}. These weights are derived from it and stay under its terms; its notice:\n\n{notice}"
+    terms = "These weights are derived from it and stay under its terms; its notice:"
+    return f"{_text(base['licence'])}. {terms}\n\n{notice}"
 
 
 def _citations(results: dict[str, Any], base: dict[str, Any]) -> Iterator[str]:

@@ -74,6 +74,16 @@ def print_results(results: dict[str, Any], console: Console | None = None) -> No
     (console or Console()).print(results_table(results))
 
 
+def print_grids(grids: Iterable[Grid], console: Console | None = None) -> None:
+    """Print tables of any content.
+
+    Args:
+        grids: tables.
+        console: standard output when not given.
+    """
+    (console or Console()).print(_Tables(tuple(grids)))
+
+
 def results_markdown(results: dict[str, Any]) -> str:
     """The result as Markdown.
 
