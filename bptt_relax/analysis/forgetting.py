@@ -26,6 +26,8 @@ TYPICAL_ERRORS = (0.03, 0.07)
 """Of energies (eV/atom) and forces (eV/angstrom) where a model's own are not known: a universal potential's of the size
 of CHGNet on held-out structures of the Materials Project."""
 
+_BEYOND = 1e6
+
 
 class EquationOfState(NamedTuple):
     """The minimum of an energy-volume curve.
@@ -97,7 +99,10 @@ def compare(
             blocks[quantity] = _judge(which, changes, _own_error(probe, states[0], quantity))
         if lost:
             blocks["volume"]["light"] = "red"
-    changes = [float(np.mean(np.abs(a - b))) for b, a in zip(before.forces, after.forces, strict=True)]
+    changes = [
+        min(float(np.nan_to_num(np.mean(np.abs(a - b)), nan=_BEYOND)), _BEYOND)
+        for b, a in zip(before.forces, after.forces, strict=True)
+    ]
     blocks["forces"] = _judge(names, changes, errors[1])
     blocks["short_range"] = short_range(probe, before.repulsion, after.repulsion)
     crystals = {
@@ -179,8 +184,9 @@ def _or_one(share: float | None) -> float:
 
 def _judge(names: Sequence[str], changes: Sequence[float], scale: float) -> dict[str, Any]:
     """Mean absolute change against the pretrained model's own error."""
-    sizes = np.abs(np.asarray(changes, float))
-    sizes = np.where(np.isfinite(sizes), sizes, np.inf)
+    # What is not finite is as bad as can be, but JSON has no infinity.
+    signed = np.nan_to_num(np.asarray(changes, float), nan=_BEYOND, posinf=_BEYOND, neginf=-_BEYOND)
+    sizes = np.abs(signed)
     change = float(np.mean(sizes))
     ratio = change / max(scale, 1e-12)
     light = "green" if ratio < GREEN_BELOW else "yellow" if ratio < RED_FROM else "red"
@@ -191,7 +197,7 @@ def _judge(names: Sequence[str], changes: Sequence[float], scale: float) -> dict
         "scale": float(scale),
         "ratio": float(ratio),
         "worst": names[at],
-        "worst_change": float(changes[at]),
+        "worst_change": float(signed[at]),
     }
 
 

@@ -11,19 +11,11 @@ class Quantity(NamedTuple):
     form: Callable[[float], str]
 
 
-def _percent(x: float) -> str:
-    return f"{100 * x:.1f}%"
-
-
-def _meters(unit: str) -> Callable[[float], str]:
-    return lambda x: f"{1000 * x:.0f} {unit}"
-
-
 QUANTITIES = {
-    "energy": Quantity("energy at the minimum", _meters("meV/atom")),
-    "volume": Quantity("volume", _percent),
-    "bulk_modulus": Quantity("bulk modulus", _percent),
-    "forces": Quantity("forces of rattled cells", _meters("meV/Å")),
+    "energy": Quantity("energy, meV/atom", lambda x: f"{1000 * x:.0f}"),
+    "volume": Quantity("volume, %", lambda x: f"{100 * x:.1f}"),
+    "bulk_modulus": Quantity("bulk modulus, %", lambda x: f"{100 * x:.1f}"),
+    "forces": Quantity("forces, meV/Å", lambda x: f"{1000 * x:.0f}"),
 }
 
 HEADINGS = ("", "mean\nchange", "own\nerror", "ratio", "light", "worst")
@@ -61,11 +53,11 @@ def rows(entry: dict[str, Any]) -> list[tuple[str, ...]]:
 def _short_range(block: dict[str, Any] | None) -> list[tuple[str, ...]]:
     if not block or block["mean_share"] is None:
         return []
-    kept = f"{block['mean_share']:.0%} kept"
-    worst = f"{block['weakest']} {block['weakest_share']:.0%} kept"
+    kept = f"{100 * block['mean_share']:.0f}"
+    worst = f"{block['weakest']} {100 * block['weakest_share']:.0f}"
     if block["holes"]:
         worst = f"hole: {', '.join(block['holes'])}"
-    return [(f"repulsion of {block['pairs']} pairs", kept, "–", "–", block["light"], worst)]
+    return [(f"repulsion kept, % ({block['pairs']} pairs)", kept, "–", "–", block["light"], worst)]
 
 
 def sentence(entry: dict[str, Any]) -> str:
