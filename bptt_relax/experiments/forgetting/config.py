@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from bptt_relax.experiments.silicon.config import DataSettings
 from bptt_relax.finetuning.settings import (
@@ -37,7 +37,7 @@ VARIANTS = {
     "none": Variant("no remedy", "none", {}),
     "rate_2e-4": Variant("rate 2e-4", "learning rate", _rate(2e-4)),
     "rate_1e-4": Variant("rate 1e-4", "learning rate", _rate(1e-4)),
-    "anchor": Variant("anchor", "anchor", {"bptt": {"anchor_weight": 20.0}}),
+    "anchor": Variant("anchor 20", "anchor", {"bptt": {"anchor_weight": 20.0}}),
     "replay_1": Variant("replay 1", "replay", {"replay": {"weight": 1.0}}),
     "replay_5": Variant("replay 5", "replay", {"replay": {"weight": 5.0}}),
     "last_block": Variant(
@@ -67,6 +67,14 @@ class ForgettingConfig(FineTuningSettings):
         if unknown or not names:
             raise ValueError(f"no variant {', '.join(unknown) or 'given'}; there are {', '.join(VARIANTS)}")
         return names
+
+    @model_validator(mode="after")
+    def _fixed(self):
+        if self.num_seeds != 1 or not self.forgetting:
+            raise ValueError(
+                "this experiment has one seed per run, and the forgetting check is what it is about"
+            )
+        return self
 
     def with_remedy(self, name: str) -> FineTuningSettings:
         """These settings with those of a variant on top."""
