@@ -73,3 +73,9 @@ def stack(trees: list[PyTree]) -> PyTree:
 def take(tree: PyTree, index: int) -> PyTree:
     """Entry ``index`` of a stacked pytree."""
     return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def path_name(path: tuple) -> str:
+    """One name for a leaf, whether its container is a NamedTuple, a dict or a list: its keys joined by slashes."""
+    keys = (getattr(key, "name", getattr(key, "key", getattr(key, "idx", key))) for key in path)
+    return "/".join(str(key) for key in keys)

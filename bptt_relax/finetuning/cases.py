@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,9 @@ from bptt_relax.neighbors import GraphSpec
 from bptt_relax.outcomes import InputError
 from bptt_relax.systems import Layout, Pair, Structure
 from bptt_relax.training import Example, LabelledFrame
+
+Examples = Callable[[int], Iterator[Example]]
+"""Epoch -> examples."""
 
 
 @dataclass(frozen=True)
@@ -163,12 +167,9 @@ def force_examples(
 
 
 def with_frames(
-    examples: Callable[[int], Iterator[Example]],
-    frames: Sequence[tuple[str, LabelledFrame]],
-    batch_size: int,
-    seed: int,
-) -> Callable[[int], Iterator[Example]]:
-    """Add to each example a batch of random ionic steps."""
+    examples: Examples, frames: Sequence[tuple[str, NamedTuple]], batch_size: int, seed: int
+) -> Examples:
+    """Add to each example a batch of random ones of these frames, which have a name each."""
 
     def epoch_examples(epoch: int) -> Iterator[Example]:
         for index, example in enumerate(examples(epoch)):

@@ -8,7 +8,7 @@ import numpy as np
 
 from bptt_relax import losses
 from bptt_relax.finetuning.cases import Cases
-from bptt_relax.finetuning.statistics import geometric_mean
+from bptt_relax.finetuning.statistics import geometric_mean, mean_interval
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.outcomes import Outcome
 from bptt_relax.potentials import Potential
@@ -133,14 +133,16 @@ def summarize(runs: Sequence[Mapping[str, Measurement]]) -> dict:
         return float(np.mean(list(per_structure(value).values())))
 
     delta_q = per_structure(lambda m: m.relaxed.delta_q)
+    per_seed = {name: [run[name].relaxed.delta_q for run in runs] for name in names}
     measured = [run[name].force_mae for run in runs for name in names]
     force_errors = [error for error in measured if error is not None]
     return {
         "delta_q": {
             "mean": float(np.mean(list(delta_q.values()))),
+            "ci95": list(mean_interval(per_seed)),
             "geometric_mean": geometric_mean(list(delta_q.values())),
             "per_structure": delta_q,
-            "per_seed": {name: [run[name].relaxed.delta_q for run in runs] for name in names},
+            "per_seed": per_seed,
         },
         "rmsd": {
             "mean": mean(lambda m: m.relaxed.rmsd),

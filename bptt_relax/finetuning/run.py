@@ -1,27 +1,29 @@
 """Pretrained -> force matching -> BPTT, with force matching of equal time as the control, from data to results."""
 
-import json
 import math
-from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import jax
 
 from bptt_relax import compilation, processes, relax
 from bptt_relax.analysis import adjoint_name
+from bptt_relax.analysis.forgetting import over_seeds
 from bptt_relax.finetuning import cases as casing
-from bptt_relax.finetuning import figures, results, structures, workspace
+from bptt_relax.finetuning import figures, recorded, results, structures, workspace
+from bptt_relax.finetuning.bench import make_bench
 from bptt_relax.finetuning.corpus import Corpus
-from bptt_relax.finetuning.measure import Measurement, Ruler, Runs, from_json, path_recorder, to_json
+from bptt_relax.finetuning.forgetting import Check
+from bptt_relax.finetuning.measure import Measurement, Ruler, Runs, path_recorder
 from bptt_relax.finetuning.session import Session, opened
 from bptt_relax.finetuning.settings import FineTuningSettings
-from bptt_relax.finetuning.stages import Bench, check_step_size, make_rule
+from bptt_relax.finetuning.stages import check_step_size, make_rule
 from bptt_relax.potentials import pretrained
 from bptt_relax.relax import Theta
 from bptt_relax.report.environment import environment, peak_rss_mb
+from bptt_relax.report.model_card import write_model_cards
 from bptt_relax.report.tables import print_results
 from bptt_relax.training import Interrupted
-from bptt_relax.units import parse_bytes
 
 
 def run(experiment: str, corpus: Corpus, settings: FineTuningSettings, folder_name: str) -> int:
@@ -44,6 +46,10 @@ def run(experiment: str, corpus: Corpus, settings: FineTuningSettings, folder_na
     folder = workspace.choose_folder(settings.out, settings.resume, folder_name)
     potential, params = pretrained.load(settings.model)
     casing.check_elements(corpus.used, potential.elements)
+    chosen = settings.parameters
+    pretrained.trainable(
+        params, freeze=chosen.freeze, train_only=chosen.train_only
+    )  # refused before anything exists
     config = settings.resolved() | {"data_sha256": corpus.sha256}
     with opened(folder, config, settings.resume) as session:
         try:
@@ -87,28 +93,9 @@ class _Pipeline:
             self.relaxation,
             settings.relaxation.test_steps,
         )
-        train = corpus.select(split.train)
-        self.bench = Bench(
-            potential=potential,
-            trainable=Theta(
-                pretrained.trainable(params),
-                jax.tree.map(lambda _: settings.bptt.learn_rule, self.rule.hyper),
-            ),
-            rule=self.rule,
-            cases=self.cases,
-            ruler=self.ruler,
-            train=train,
-            validation=split.validation,
-            on_event=session.event,
-            should_stop=session.stop,
-            train_steps=settings.relaxation.train_steps,
-            huber_delta=settings.force_matching.huber_delta,
-            anchor=self.pretrained,
-            anchor_weight=settings.bptt.anchor_weight,
-            softening=settings.bptt.softening,
-            force_weight=settings.bptt.force_weight if any(r.forces is not None for r in train) else 0.0,
-            memory_budget=parse_bytes(settings.memory_budget) if settings.memory_budget else None,
-        )
+        self.model = results.find_model(settings.model)
+        self.bench = make_bench(corpus, settings, potential, params, self.rule, self.cases, self.ruler)
+        self.bench.on_event, self.bench.should_stop = session.event, session.stop
 
     def run(self, experiment: str) -> dict:
         """Everything, in order; returns what results.json holds."""
@@ -124,6 +111,7 @@ class _Pipeline:
             session.reporter.note("no forces in the training data: BPTT alone, without force matching")
 
         runs: Runs = {"pretrained": [self._measure(self.pretrained, "pretrained", session.folder)]}
+        forgotten: dict[str, list[dict]] = {}
         models: dict[str, Theta] = {}
         seeds = range(settings.seed, settings.seed + settings.num_seeds)
         for seed in seeds:
@@ -133,6 +121,9 @@ class _Pipeline:
             for stage, theta in list(models.items())[1:]:
                 runs.setdefault(stage, []).append(self._measure(theta, stage, folder, f" seed {seed}"))
                 self._save(folder / f"{stage}.safetensors", theta)
+                if self.check is not None:
+                    changed = recorded.forgetting(session, self.check, theta, folder, stage)
+                    forgotten.setdefault(stage, []).append(changed)
             structures.write(self.held_out, runs, folder)
 
         found = {
@@ -143,6 +134,7 @@ class _Pipeline:
             "dataset": {"name": self.corpus.name, "sha256": self.corpus.sha256}
             | {part: list(names) for part, names in zip(results.PARTS, self.corpus.split, strict=True)},
             "seeds": list(seeds),
+            "base_model": results.base_model(settings.model, self.model),
             "models": {settings.model: results.blocks(self.corpus, runs)},
             "timing_s": {phase: round(seconds, 1) for phase, seconds in session.timing.items()},
             "peak_rss_mb": round(peak_rss_mb()),
@@ -150,11 +142,31 @@ class _Pipeline:
             "stability": steadiness._asdict(),
             "memory": plan,
         }
+        if self.check is not None and forgotten:
+            stages = {stage: over_seeds(each) for stage, each in forgotten.items()}
+            found["forgetting"] = {"probe": self.check.describe(), "stages": stages}
         paths = self._follow(models, found["models"][settings.model])
         processes.write_json(session.folder / "path.json", paths)
         processes.write_json(session.folder / workspace.RESULTS, found)
+        write_model_cards(session.folder, found)
         figures.draw(session.folder, found, paths, structures.displacements(self.held_out, runs))
         return found
+
+    @cached_property
+    def check(self) -> Check | None:
+        """Compares tuned models with the pretrained one; None where that is not wanted, or no crystal is covered."""
+        if not self.settings.forgetting:
+            return None
+        reporter = self.session.reporter
+        reporter.begin("what the pretrained model says about other chemistry")
+        params = self.pretrained.potential
+        check = self.session.timed(
+            "forgetting", lambda: Check(self.potential, params, self.model, self.bench.train)
+        )
+        if check.crystals:
+            return check
+        reporter.note("no forgetting check: the model covers no crystal of other chemistry in the probe set")
+        return None
 
     def _memory_plan(self) -> dict | None:
         """How BPTT fits into the memory budget, said in one line and for results.json; None without a budget."""
@@ -214,25 +226,8 @@ class _Pipeline:
         return {"force_matching": controlled.theta, "bptt": tuned.theta}
 
     def _measure(self, theta: Theta, stage: str, folder: Path, suffix: str = "") -> dict[str, Measurement]:
-        """Measure a stage, or read what an interrupted run measured already."""
-        session, path = self.session, folder / f"{stage}.json"
-        if path.is_file():
-            return from_json(json.loads(path.read_text()))
-        names: Sequence[str] = self.corpus.held_out
-        session.reporter.begin(f"{stage.replace('_', ' ')}{suffix}: relaxing held-out structures", len(names))
-
-        def on_structure(name: str, relaxed) -> None:
-            session.reporter.advance(structure=name, delta_q=relaxed.delta_q)
-            session.metrics.write(
-                {"event": "structure", "stage": stage, "structure": name, "delta_q": relaxed.delta_q}
-            )
-            if session.stop():
-                raise Interrupted(stage)
-
-        measured = session.timed("evaluation", lambda: self.ruler.measure(theta, names, on_structure))
-        folder.mkdir(parents=True, exist_ok=True)
-        processes.write_json(path, to_json(measured))
-        return measured
+        title = f"{stage.replace('_', ' ')}{suffix}: relaxing held-out structures"
+        return recorded.measure(self.session, self.ruler, theta, self.corpus.held_out, folder, stage, title)
 
     def _save(self, path: Path, theta: Theta) -> None:
         """Keep the tuned potential; a classical one has no file format, its few numbers go into JSON."""

@@ -91,6 +91,26 @@ class BpttSettings(Settings):
         return self
 
 
+class ParameterSettings(Settings):
+    """Which parameters of the potential train, and how freely: the less moves, the less is forgotten."""
+
+    freeze: tuple[str, ...] = ()
+    """Groups that stay as they are, such as readout_0, atom_update_* or */bias."""
+    train_only: tuple[str, ...] = ()
+    """Groups that train, all others staying as they are; every group when empty."""
+    rank: int = Field(default=0, ge=0)
+    """Rank of the update of each matrix in each stage, nothing else training (LoRA); 0 trains all parameters freely."""
+
+
+class ReplaySettings(Settings):
+    """Staying close to the pretrained model on crystals of other chemistry, which are none of those it is judged by."""
+
+    weight: float = Field(default=0.0, ge=0)
+    """Weight against the loss of force matching; in BPTT times ``bptt.force_weight``. 0 for none."""
+    batch_size: int = Field(default=4, ge=1)
+    """Crystals looked at in each update."""
+
+
 class FineTuningSettings(Settings):
     """Settings of a run: pretrained -> force matching -> BPTT, and what it is compared with."""
 
@@ -109,6 +129,10 @@ class FineTuningSettings(Settings):
     relaxation: RelaxationSettings = RelaxationSettings()
     force_matching: ForceMatchingSettings = ForceMatchingSettings()
     bptt: BpttSettings = BpttSettings()
+    parameters: ParameterSettings = ParameterSettings()
+    replay: ReplaySettings = ReplaySettings()
+    forgetting: bool = True
+    """Compare each tuned model with the pretrained one on crystals of other chemistry; takes seconds."""
 
     @field_validator("memory_budget")
     @classmethod

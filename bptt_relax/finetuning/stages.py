@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 
@@ -29,11 +30,14 @@ from bptt_relax.systems import Pair
 from bptt_relax.training import (
     LabelledFrame,
     Objective,
+    ReplayFrame,
     Stage,
     StageResult,
+    agreement,
     fine_tuning,
     fit,
     force_matching,
+    low_rank,
     relaxed_structure,
     weighted_sum,
 )
@@ -65,6 +69,28 @@ def check_step_size(potential: Potential, rule: UpdateRule, theta: Theta, pairs:
     return stability(rule, theta.rule, max(float(extremes(pair).largest) for pair in pairs))
 
 
+class Remedies(NamedTuple):
+    """What keeps fine-tuning from changing more than it is asked to, beside the anchor and what is frozen.
+
+    Attributes:
+        replay: structures of other chemistry with what the pretrained model says about them.
+        replay_weight: weight of agreeing with it in force matching, (eV/angstrom)^2 against as much; no replay where
+            zero.
+        replay_weight_bptt: the same in BPTT, sqrt(u)*angstrom per (eV/angstrom)^2.
+        replay_batch: structures per update.
+        rank: of the update of each matrix; 0 for updates of any form.
+    """
+
+    replay: Sequence[ReplayFrame] = ()
+    replay_weight: float = 0.0
+    replay_weight_bptt: float = 0.0
+    replay_batch: int = 4
+    rank: int = 0
+
+
+NO_REMEDIES = Remedies()
+
+
 @dataclass
 class Bench:
     """Everything the stages share.
@@ -87,6 +113,7 @@ class Bench:
         force_weight: weight of force matching within BPTT.
         memory_budget: temporary memory that one gradient may take, bytes; no limit but the machine's when not
             given.
+        remedies: against forgetting.
     """
 
     potential: Potential
@@ -105,10 +132,15 @@ class Bench:
     softening: float
     force_weight: float
     memory_budget: float | None = None
+    remedies: Remedies = NO_REMEDIES
 
     @cached_property
     def force_objective(self) -> Objective:
         """Forces of ionic steps; built once, so that all stages and seeds share one compilation."""
+        return self._with_remedies(self._forces, self.remedies.replay_weight)
+
+    @cached_property
+    def _forces(self) -> Objective:
         return force_matching(self.potential, delta=self.huber_delta)
 
     @cached_property
@@ -120,7 +152,18 @@ class Bench:
         for adjoint in reversed(FASTEST_FIRST[first:]):
             objective = self._structure_objectives[adjoint]._replace(leaner=objective)
         assert objective is not None
-        return objective
+        return self._with_remedies(objective, self.remedies.replay_weight_bptt)
+
+    def _with_remedies(self, objective: Objective, replay_weight: float) -> Objective:
+        """An objective with replay, and on factors where the rank of updates is limited."""
+        if self._replays:
+            replay = agreement(self.potential, delta=self.huber_delta)
+            objective = weighted_sum(objective, replay, replay_weight)
+        return low_rank.on_factors(objective) if self.remedies.rank else objective
+
+    @property
+    def _replays(self) -> bool:
+        return bool(self.remedies.replay_weight and self.remedies.replay)
 
     @cached_property
     def memory_plan(self) -> Plan | None:
@@ -153,7 +196,7 @@ class Bench:
                 softening=self.softening,
             )
             if self.force_weight:
-                structure = weighted_sum(structure, self.force_objective, self.force_weight)
+                structure = weighted_sum(structure, self._forces, self.force_weight)
             found[adjoint] = structure._replace(label=adjoint_name(adjoint))
         return found
 
@@ -177,14 +220,29 @@ class Bench:
 
     def fit(self, stage: Stage, theta: Theta, folder: Path) -> StageResult:
         """Run one stage; the best model on the validation set wins, the starting model being a candidate."""
-        return fit(
+        ordinary: Callable[[Theta], Theta] = lambda theta: theta  # noqa: E731
+        if self.remedies.rank:
+            theta, ordinary = self._factored(theta), low_rank.merge_theta
+        result = fit(
             stage,
             theta,
-            lambda theta: self.ruler.delta_q(theta, self.validation),
+            lambda theta: self.ruler.delta_q(ordinary(theta), self.validation),
             folder,
             on_event=self.on_event,
             should_stop=self.should_stop,
         )
+        return StageResult(ordinary(result.theta), result.progress)
+
+    def _factored(self, theta: Theta) -> Theta:
+        """Theta with fresh factors: each stage adds an update of this rank to where it starts."""
+        factored = low_rank.factor(theta.potential, self.remedies.rank, self.trainable.potential)
+        return theta._replace(potential=factored)
+
+    def _trains(self, chosen: Theta) -> Theta:
+        """Which leaves of what a stage trains may change; ``chosen`` is about ordinary weights."""
+        if not self.remedies.rank:
+            return chosen
+        return chosen._replace(potential=low_rank.factors_only(self._factored(self.anchor).potential))
 
     def force_matching_stage(
         self,
@@ -205,10 +263,11 @@ class Bench:
             seconds: stop after this much training time.
         """
         examples = casing.force_examples(self.train_frames, self._batch_size(settings), seed)
+        examples = self._with_replay(examples, seed)
         frozen_rule = jax.tree.map(lambda _: False, self.trainable.rule)
         optimizer = fine_tuning(
             settings.learning_rate,
-            trainable=self.trainable._replace(rule=frozen_rule),
+            trainable=self._trains(self.trainable._replace(rule=frozen_rule)),
             num_updates=max(1, epochs * self.num_force_batches(settings)),
             clip=settings.clip,
         )
@@ -224,13 +283,14 @@ class Bench:
         starts = casing.Starts(settings.from_initial, settings.from_ionic_step, settings.rattle)
         optimizer = fine_tuning(
             settings.learning_rate,
-            trainable=self.trainable,
+            trainable=self._trains(self.trainable),
             num_updates=max(1, settings.epochs * len(self.train)),
             clip=settings.clip,
         )
         examples = casing.bptt_examples(self.cases, self.train, starts, seed)
         if self.force_weight:
             examples = casing.with_frames(examples, self.train_frames, FRAMES_PER_UNROLL, seed)
+        examples = self._with_replay(examples, seed)
         return Stage(
             "bptt",
             self.structure_objective,
@@ -239,3 +299,11 @@ class Bench:
             settings.epochs,
             averaging=settings.averaging,
         )
+
+    def _with_replay(self, examples: casing.Examples, seed: int) -> casing.Examples:
+        """Add to each example a batch of structures that the pretrained model knew."""
+        if not self._replays:
+            return examples
+        frames = [("replay", frame) for frame in self.remedies.replay]
+        # Another seed than that of the ionic steps, whose draws it would repeat.
+        return casing.with_frames(examples, frames, self.remedies.replay_batch, seed + 1_000_003)

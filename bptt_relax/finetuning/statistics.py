@@ -40,3 +40,18 @@ def reduction_interval(
     means_after = b[rows, columns].mean(axis=1)
     low, high = np.quantile(1.0 - means_after / means_before, (0.025, 0.975))
     return float(low), float(high)
+
+
+def mean_interval(values: Mapping[str, Sequence[float]], *, seed: int = 0) -> tuple[float, float]:
+    """95% bootstrap interval of the mean over structures and seeds, resampled as in `reduction_interval`.
+
+    Args:
+        values: structure -> one value per seed.
+        seed: of the resampling.
+    """
+    a = np.array([values[name] for name in sorted(values)], float)
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(len(a), size=(NUM_RESAMPLES, len(a)))
+    columns = rng.integers(a.shape[1], size=rows.shape)
+    low, high = np.quantile(a[rows, columns].mean(axis=1), (0.025, 0.975))
+    return float(low), float(high)

@@ -67,6 +67,8 @@ class Model(NamedTuple):
         cutoff: angstrom.
         functional: density functional of its training data.
         citation: DOI.
+        test_errors: mean absolute errors of energies (eV/atom) and forces (eV/angstrom) on held-out structures of its
+            training data, as its authors give them with the weights; None where they don't.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Model(NamedTuple):
     cutoff: float
     functional: str
     citation: str
+    test_errors: tuple[float, float] | None = None
 
 
 # Up to plutonium, without Po, At, Rn, Fr and Ra, of which the training data hold nothing.
@@ -97,6 +100,7 @@ def _chgnet(
     file: str,
     sha256: str,
     size: int,
+    test_errors: tuple[float, float],
     cutoff: float = 6.0,
     functional: str = "PBE / PBE+U (MPtrj)",
     elements: tuple[int, ...] = _MPTRJ_ELEMENTS,
@@ -113,6 +117,7 @@ def _chgnet(
         cutoff=cutoff,
         functional=functional,
         citation="doi:10.1038/s42256-023-00716-3",
+        test_errors=test_errors,
     )
 
 
@@ -176,12 +181,14 @@ MODELS: dict[str, Model] = {
             "0.3.0/chgnet_0.3.0_e29f68s314m37.pth.tar",
             "d14ab7c0f093efe64b60a7bcd540bca10e74fb7f46c86108a079af60524659d1",
             4_863_221,
+            (0.029, 0.068),
         ),
         _chgnet(
             "chgnet-0.2.0",
             "0.2.0/chgnet_0.2.0_e30f77s348m32.pth.tar",
             "ef624f78b6db9d315b4ef256f1bb3207449924191b91720dc17d3f60c5df980e",
             4_639_235,
+            (0.030, 0.077),
             cutoff=5.0,
         ),
         _chgnet(
@@ -189,6 +196,7 @@ MODELS: dict[str, Model] = {
             "r2scan/chgnet_r2scan_transfer_learning_e15f36s161m23.pth.tar",
             "8eba3db0f35a2788bb3ae22885ad340591e27996f213c6643af522a633b50dad",
             4_872_387,
+            (0.017, 0.038),
             functional="r2SCAN (MP-r2SCAN, transfer from MPtrj)",
             # Its reference energy of Yb is zero: the transfer set has no ytterbium.
             elements=tuple(z for z in _MPTRJ_ELEMENTS if z != 70),

@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bptt_relax.report import forgetting
 from bptt_relax.report.names import STAGES, readable, stage_label, to_ascii
 
 Block = dict[str, Any]
@@ -38,6 +39,10 @@ CAPTION = (
     "ΔQ: mass-weighted distance to the DFT structure, √u·Å. Same basin: no atom ends further than 0.25 Å from its "
     "DFT position. Forces in meV/Å."
 )
+
+
+TEXT_HEADINGS = ("part", "light", "worst")
+"""Columns that hold words."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,23 @@ def print_results(results: dict[str, Any], console: Console | None = None) -> No
     (console or Console()).print(results_table(results))
 
 
+def print_grids(grids: Iterable[Grid], console: Console | None = None) -> None:
+    """Print tables of any content.
+
+    Args:
+        grids: tables.
+        console: standard output when not given.
+    """
+    (console or Console()).print(_Tables(tuple(grids)))
+
+
 def results_markdown(results: dict[str, Any]) -> str:
     """The result as Markdown.
 
     Args:
         results: as in ``results.json``; stages and numbers that are missing are left out.
     """
-    return "\n\n".join(_markdown(grid) for grid in _grids(results)) + "\n"
+    return "\n\n".join(markdown(grid) for grid in _grids(results)) + "\n"
 
 
 def summary(block: Block) -> str | None:
@@ -111,13 +126,37 @@ def _percent(fraction: float) -> str:
 def _grids(results: dict[str, Any]) -> Iterator[Grid]:
     for model, entry in results.get("models", {}).items():
         unseen = entry.get("unseen") or {}
-        yield _stage_grid(f"{model}: {_counted(entry, 'test structure')}", entry, CAPTION)
+        yield stage_grid(f"{model}: {_counted(entry, 'test structure')}", entry, CAPTION)
         if any(stage in unseen for stage in STAGES):
-            yield _stage_grid(f"{model}: {_counted(unseen, 'structure')} of kinds never trained on", unseen)
+            yield stage_grid(f"{model}: {_counted(unseen, 'structure')} of kinds never trained on", unseen)
         yield _structure_grid(f"{model}: ΔQ of every structure", entry, unseen)
+    stages = (results.get("forgetting") or {}).get("stages", {})
+    for stage, entry in stages.items():
+        caption = forgetting.CAPTION if stage == list(stages)[-1] else None
+        yield forgetting_grid(f"Forgetting, {stage_label(stage)}: {entry['light']}", entry, caption)
 
 
-def _stage_grid(title: str, block: Block, caption: str | None = None) -> Grid:
+def forgetting_grid(title: str, entry: Block, caption: str | None = None) -> Grid:
+    """What one stage has changed elsewhere.
+
+    Args:
+        title: of the table.
+        entry: of ``results["forgetting"]["stages"]``.
+        caption: under it, beside the verdict.
+    """
+    rows = tuple(tuple((cell, False) for cell in row) for row in forgetting.rows(entry))
+    notes = tuple(text for text in (forgetting.sentence(entry), caption) if text)
+    return Grid(title, forgetting.HEADINGS, rows, notes)
+
+
+def stage_grid(title: str, block: Block, caption: str | None = None) -> Grid:
+    """All stages on one part of the data.
+
+    Args:
+        title: of the table.
+        block: a model's entry, or its ``unseen`` part.
+        caption: under it, beside the change in words.
+    """
     stages = [stage for stage in STAGES if block.get(stage)]
     values = {stage: [_number(column.get(block[stage])) for column in COLUMNS] for stage in stages}
     best = [
@@ -198,7 +237,7 @@ class _Tables:
                 pad_edge=False,
             )
             for i, heading in enumerate(grid.headings):
-                words = i > 0 and heading != "part"
+                words = i > 0 and heading not in TEXT_HEADINGS
                 table.add_column(Text(write(heading)), justify="right" if words else "left", no_wrap=i == 0)
             for row in grid.rows:
                 table.add_row(*(Text(write(text), "bold green" if best else "") for text, best in row))
@@ -206,20 +245,22 @@ class _Tables:
             yield Text()
 
 
-def _markdown(grid: Grid) -> str:
-    numeric = [i > 0 and heading != "part" for i, heading in enumerate(grid.headings)]
+def markdown(grid: Grid) -> str:
+    """One table as Markdown, its cells escaped."""
+    numeric = [i > 0 and heading not in TEXT_HEADINGS for i, heading in enumerate(grid.headings)]
     lines = [
-        f"**{_escape(grid.title)}**",
+        f"**{escape(grid.title)}**",
         "",
         "| " + " | ".join(heading.replace("\n", " ") for heading in grid.headings) + " |",
         "|" + "|".join("---:" if right else "---" for right in numeric) + "|",
     ]
     for row in grid.rows:
-        lines.append("| " + " | ".join(f"**{_escape(t)}**" if best else _escape(t) for t, best in row) + " |")
+        lines.append("| " + " | ".join(f"**{escape(t)}**" if best else escape(t) for t, best in row) + " |")
     return "\n".join([*lines, *(f"\n{note}" for note in grid.notes)])
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Text that comes from outside, so that Markdown takes it for text."""
     for character in "\\|*_`[]<>":
         text = text.replace(character, "\\" + character)
     return text

@@ -6,6 +6,7 @@ from bptt_relax.training.evaluation import Relaxed, make_force_error, make_relax
 from bptt_relax.training.loop import Example, Interrupted, Progress, Stage, StageResult, fit
 from bptt_relax.training.objectives import LabelledFrame, force_matching, relaxed_structure, weighted_sum
 from bptt_relax.training.optimizers import fine_tuning
+from bptt_relax.training.replay import ReplayFrame, agreement, record
 from bptt_relax.training.train_step import Objective, StepReport, TrainState, init_state, make_train_step
 
 __all__ = [
@@ -17,11 +18,13 @@ __all__ = [
     "Progress",
     "Relaxed",
     "Rotations",
+    "ReplayFrame",
     "Stage",
     "StageResult",
     "StepReport",
     "TrainState",
     "draw_rotations",
+    "agreement",
     "fine_tuning",
     "fit",
     "force_matching",
@@ -29,6 +32,7 @@ __all__ = [
     "make_force_error",
     "make_relaxer",
     "make_train_step",
+    "record",
     "relaxed_structure",
     "rotate",
     "weighted_sum",

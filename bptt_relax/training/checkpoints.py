@@ -9,6 +9,7 @@ import orbax.checkpoint as ocp
 
 from bptt_relax._types import PyTree
 from bptt_relax.outcomes import InputError
+from bptt_relax.trees import path_name
 
 
 class Checkpoints:
@@ -52,8 +53,8 @@ class Checkpoints:
         if number is None:
             raise InputError(f"no checkpoint in {self.folder}: nothing to resume from")
         stored = self._manager.item_metadata(number).state
-        expected = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
-        found = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(stored.tree)}
+        expected = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
+        found = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(stored.tree)}
         problems = [f"{name} is missing" for name in expected.keys() - found.keys()]
         problems += [f"{name} is unexpected" for name in found.keys() - expected.keys()]
         for name in expected.keys() & found.keys():
@@ -78,9 +79,3 @@ class Checkpoints:
     def close(self) -> None:
         """Release the folder."""
         self._manager.close()
-
-
-def _name(path) -> str:
-    """One name for a leaf, whether its container is a NamedTuple here or a dict or list as Orbax stores it."""
-    keys = (getattr(key, "name", getattr(key, "key", getattr(key, "idx", key))) for key in path)
-    return "/".join(str(key) for key in keys)

@@ -62,6 +62,13 @@ def test_structures_alone_are_enough(silicon, tmp_path):
     before = json.loads((out / "seed0" / "bptt.params.json").read_text())
     assert before
     assert (out / "seed0" / "bptt.extxyz").is_file()
+    # Stillinger and Weber's silicon knows no other chemistry that it could forget.
+    assert "no forgetting check" in finished.stdout + finished.stderr
+    assert "forgetting" not in results
+    card = (out / "seed0" / "bptt.model-card.md").read_text()
+    assert "published numbers" in card
+    assert results["dataset"]["sha256"] in card
+    assert f"{model['bptt']['delta_q']['mean']:.3f}" in card
 
     assert finetune(data, "--out", out, "--reading.allow-unconverged").returncode == 2, (
         "nothing is written over"
@@ -87,3 +94,14 @@ def test_an_unfinished_relaxation_is_named(silicon, tmp_path):
     assert finished.returncode == 2
     assert silicon[0].name in finished.stderr
     assert "--reading.skip-bad" in finished.stderr
+
+
+def test_a_group_of_parameters_that_is_not_there_is_refused_before_anything_is_written(silicon, tmp_path):
+    data = tmp_path / "mine.extxyz"
+    write_relaxations(data, silicon)
+    finished = finetune(
+        data, "--out", tmp_path / "run", "--parameters.train-only", "readout", "--reading.skip-bad"
+    )
+    assert finished.returncode == 2
+    assert "no parameter is called readout; there are A, B" in finished.stderr
+    assert not (tmp_path / "run").exists()

@@ -48,6 +48,64 @@ def make_block(kinds, seed):
     return block
 
 
+def make_forgetting(light="yellow", holes=(), lights=("yellow",)):
+    """What the check found for one stage."""
+
+    def block(change, scale, worst):
+        return {
+            "light": "green", "change": change, "scale": scale, "ratio": change / scale,
+            "worst": worst, "worst_change": -2 * change,
+        }  # fmt: skip
+
+    short = {"pairs": 26, "holes": list(holes), "weakest_share": 0.8, "weakest": "O-Ti", "mean_share": 0.97}
+    return {
+        "light": light,
+        "lights": list(lights),
+        "minima_lost": [],
+        "crystals": {},
+        "blocks": {
+            "energy": block(0.012, 0.029, "NaCl"),
+            "volume": block(0.008, 0.025, "KBr"),
+            "bulk_modulus": block(0.03, 0.1, "W"),
+            "forces": block(0.051, 0.068, "C"),
+            "short_range": short | {"light": "red" if holes else "green"},
+        },
+    }
+
+
+def make_run(results, seeds=(0,)):
+    """The rest of results.json, as a run of these seeds writes it."""
+    entry = results["models"]["chgnet-0.3.0"]
+    for block in (entry, entry.get("unseen", {})):
+        for stage in FACTORS:
+            if stage in block:
+                delta_q = block[stage]["delta_q"]
+                delta_q["ci95"] = [0.8 * delta_q["mean"], 1.2 * delta_q["mean"]]
+                delta_q["per_seed"] = {n: [v] * len(seeds) for n, v in delta_q["per_structure"].items()}
+    return results | {
+        "config": {"model": "chgnet-0.3.0", "parameters": {"rank": 0}},
+        "seeds": list(seeds),
+        "dataset": {
+            "name": "mine", "sha256": "ab" * 32, "train": ["a", "b"], "validation": ["c"],
+            "test": sorted(entry["bptt"]["delta_q"]["per_structure"]), "unseen_kinds": [],
+        },
+        "base_model": {
+            "name": "chgnet-0.3.0", "licence": "BSD-3-Clause-LBNL", "notice": "Copyright (c) 2023\n\nThe Regents",
+            "functional": "PBE", "citation": "doi:10.1038/s42256-023-00716-3", "sha256": "cd" * 32, "cutoff": 6.0,
+            "num_elements": 89, "started_from": None,
+        },
+        "environment": {
+            "python": "3.12.1", "packages": {"jax": "0.10.1", "bptt-relax": "0.1.0", "flax": None},
+            "device": {"kind": "cpu"}, "commit": "0123abc",
+        },
+        "forgetting": {
+            "probe": {"crystals": ["NaCl"], "pairs": ["O-Ti"]},
+            "stages": {"force_matching": make_forgetting("green", lights=["green"] * len(seeds)),
+                       "bptt": make_forgetting(lights=["green"] * (len(seeds) - 1) + ["yellow"])},
+        },
+    }  # fmt: skip
+
+
 def make_results(test=TEST, unseen=UNSEEN):
     entry = make_block(test, 0)
     if unseen:
@@ -141,6 +199,16 @@ def make_path():
 @pytest.fixture
 def results():
     return make_results()
+
+
+@pytest.fixture(name="make_run")
+def _make_run():
+    return make_run
+
+
+@pytest.fixture(name="make_forgetting")
+def _make_forgetting():
+    return make_forgetting
 
 
 @pytest.fixture

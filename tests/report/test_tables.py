@@ -108,3 +108,17 @@ def test_other_names():
     assert stage_label("bptt") == "BPTT"
     assert stage_label("my_stage") == "my stage"
     assert to_ascii("⟨110⟩ V–Ge −3 ΔQ √u·Å ☃") == "<110> V-Ge -3 Delta Q sqrt u A ?"
+
+
+def test_what_was_forgotten_is_a_table_of_its_own(results, make_forgetting):
+    assert "Forgetting" not in printed(results)
+    stages = {"force_matching": make_forgetting("green"), "bptt": make_forgetting("red", holes=["C-Si"])}
+    text = printed(results | {"forgetting": {"stages": stages}})
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Forgetting, force matching: green" in text
+    assert "Forgetting, BPTT: red" in text
+    row = next(line for line in text.splitlines() if line.startswith(" energy, meV/atom"))
+    assert row.split()[2:] == ["12", "29", "0.41", "green", "NaCl", "-24"]
+    words = " ".join(text.split())
+    assert "Pairs that no longer push each other apart: C-Si." in words
+    assert "judged by the pretrained model's own error" in words

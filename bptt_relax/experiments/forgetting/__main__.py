@@ -1,0 +1,24 @@
+"""``python -m bptt_relax.experiments.forgetting``."""
+
+from bptt_relax.experiments import _main
+from bptt_relax.experiments.forgetting.config import PRESETS, ForgettingConfig
+from bptt_relax.outcomes import run_program
+
+DESCRIPTION = (
+    "Fine-tune a pretrained potential on silicon defects with each of several remedies against forgetting, and compare "
+    "the error on held-out defects with what has changed on crystals of other chemistry."
+)
+
+
+def main() -> int:
+    """Parse, then do the work; JAX is imported only here, so that --help is fast."""
+    config = _main.parse(
+        ForgettingConfig, PRESETS, "full", "python -m bptt_relax.experiments.forgetting", DESCRIPTION
+    )
+    from bptt_relax.experiments.forgetting.run import run
+
+    return run(config)
+
+
+if __name__ == "__main__":
+    run_program(main)

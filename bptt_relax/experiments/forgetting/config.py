@@ -1,0 +1,97 @@
+"""Settings of the forgetting experiment, its remedies and its presets."""
+
+from typing import NamedTuple
+
+from pydantic import field_validator, model_validator
+
+from bptt_relax.experiments.silicon.config import DataSettings
+from bptt_relax.finetuning.settings import (
+    BpttSettings,
+    FineTuningSettings,
+    ForceMatchingSettings,
+    RelaxationSettings,
+)
+
+
+class Variant(NamedTuple):
+    """One way of fine-tuning.
+
+    Attributes:
+        label: for figures and tables.
+        remedy: which family it belongs to.
+        changes: settings by section, on top of those all variants share.
+    """
+
+    label: str
+    remedy: str
+    changes: dict[str, dict]
+
+
+def _rate(rate: float) -> dict[str, dict]:
+    return {"force_matching": {"learning_rate": rate}, "bptt": {"learning_rate": rate}}
+
+
+# Strengths were fixed before any of them was tried. Low-rank factors move the weights less than the weights
+# themselves would move at the same rate: their rate is four times as high.
+VARIANTS = {
+    "none": Variant("no remedy", "none", {}),
+    "rate_2e-4": Variant("rate 2e-4", "learning rate", _rate(2e-4)),
+    "rate_1e-4": Variant("rate 1e-4", "learning rate", _rate(1e-4)),
+    "anchor": Variant("anchor 20", "anchor", {"bptt": {"anchor_weight": 20.0}}),
+    "replay_1": Variant("replay 1", "replay", {"replay": {"weight": 1.0}}),
+    "replay_5": Variant("replay 5", "replay", {"replay": {"weight": 5.0}}),
+    "last_block": Variant(
+        "last block", "freezing", {"parameters": {"train_only": ("atom_update_3", "readout_*")}}
+    ),
+    "readout": Variant("readout", "freezing", {"parameters": {"train_only": ("readout_*",)}}),
+    "rank_2": Variant("rank 2", "low rank", {"parameters": {"rank": 2}} | _rate(2e-3)),
+    "rank_8": Variant("rank 8", "low rank", {"parameters": {"rank": 8}} | _rate(2e-3)),
+}
+
+
+class ForgettingConfig(FineTuningSettings):
+    """Settings of the forgetting experiment."""
+
+    preset: str = "full"
+    """Where these settings started from."""
+    data: DataSettings = DataSettings(train_limit=10, evaluate_limit=6)
+    force_matching: ForceMatchingSettings = ForceMatchingSettings(epochs=2)
+    bptt: BpttSettings = BpttSettings(epochs=3)
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    """Which remedies to compare, in this order."""
+
+    @field_validator("variants")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in names if name not in VARIANTS]
+        if unknown or not names:
+            raise ValueError(f"no variant {', '.join(unknown) or 'given'}; there are {', '.join(VARIANTS)}")
+        return names
+
+    @model_validator(mode="after")
+    def _fixed(self):
+        if self.num_seeds != 1 or not self.forgetting:
+            raise ValueError(
+                "this experiment has one seed per run, and the forgetting check is what it is about"
+            )
+        return self
+
+    def with_remedy(self, name: str) -> FineTuningSettings:
+        """These settings with those of a variant on top."""
+        base = self.model_dump(include=set(FineTuningSettings.model_fields))
+        for section, changes in VARIANTS[name].changes.items():
+            base[section] = base[section] | changes
+        return FineTuningSettings.model_validate(base)
+
+
+PRESETS = {
+    "smoke": ForgettingConfig(
+        preset="smoke",
+        data=DataSettings(train_limit=2, evaluate_limit=1),
+        relaxation=RelaxationSettings(train_steps=4, test_steps=12),
+        force_matching=ForceMatchingSettings(epochs=1, batch_size=8),
+        bptt=BpttSettings(epochs=1),
+        variants=("none", "readout"),
+    ),
+    "full": ForgettingConfig(),
+}

@@ -1,0 +1,63 @@
+"""The forgetting check of a run: which probe it takes, and what results.json says about it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import combinations_with_replacement
+from typing import Any
+
+from bptt_relax._types import Params
+from bptt_relax.analysis import forgetting, probe
+from bptt_relax.datasets import prototypes
+from bptt_relax.io.relaxations import Relaxation
+from bptt_relax.potentials import Potential
+from bptt_relax.potentials.registry import Model
+
+MOST_TRAINED_PAIRS = 12
+"""Pairs of the training data that are pushed together, the most frequent ones: that is where holes are dug."""
+
+
+class Check:
+    """Compares models with the pretrained one, which is asked once.
+
+    Args:
+        potential: the model's functions.
+        params: of the pretrained model.
+        model: its registry entry, for its known errors; None where it has none.
+        train: relaxations to learn from: their chemistry is not what is forgotten.
+    """
+
+    def __init__(
+        self, potential: Potential, params: Params, model: Model | None, train: Sequence[Relaxation]
+    ):
+        self.crystals = prototypes.covered(prototypes.PROBE, potential.elements, chemistry(train))
+        self._errors = (model.test_errors if model else None) or forgetting.TYPICAL_ERRORS
+        if self.crystals:
+            self._probe = probe.build(self.crystals, trained_pairs(train), potential.graph)
+            self._ask = probe.make_asker(self._probe, potential)
+            self._before = self._ask(params)
+
+    def __call__(self, params: Params) -> dict[str, Any]:
+        """What a tuned model has forgotten, see `analysis.forgetting.compare`; only where there are crystals to ask."""
+        return forgetting.compare(self._probe, self._before, self._ask(params), self._errors)
+
+    def describe(self) -> dict[str, Any]:
+        """The probe, for results.json."""
+        return {
+            "crystals": [crystal.formula for crystal in self.crystals],
+            "pairs": self._probe.pair_names,
+            "green_below": forgetting.GREEN_BELOW,
+            "red_from": forgetting.RED_FROM,
+        }
+
+
+def chemistry(relaxations: Sequence[Relaxation]) -> set[frozenset[int]]:
+    """Sets of atomic numbers of the given relaxations."""
+    return {frozenset(r.initial.species.tolist()) for r in relaxations}
+
+
+def trained_pairs(relaxations: Sequence[Relaxation]) -> list[tuple[int, int]]:
+    """Pairs of elements that occur together in the most relaxations."""
+    counted: Counter[tuple[int, int]] = Counter()
+    for elements in map(frozenset, (r.initial.species.tolist() for r in relaxations)):
+        counted.update(combinations_with_replacement(sorted(elements), 2))
+    return [pair for pair, _ in counted.most_common(MOST_TRAINED_PAIRS)]

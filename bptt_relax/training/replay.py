@@ -1,0 +1,119 @@
+"""Replay: staying close to the pretrained model on structures it knew, whatever is learned meanwhile.
+
+The pretrained model's own energies, forces and stresses are the labels, so replay needs no data. The crystals are
+`datasets.prototypes.REPLAY`, of which none is among those that judge what was forgotten.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ase import Atoms
+from jax import lax
+
+from bptt_relax import losses, neighbors, trees
+from bptt_relax._types import Array, Energy, Forces, Params, Positions, Stress
+from bptt_relax.analysis import probe
+from bptt_relax.datasets import prototypes
+from bptt_relax.outcomes import Outcome
+from bptt_relax.potentials import Potential, Prediction
+from bptt_relax.relax import Theta
+from bptt_relax.systems import System
+from bptt_relax.training.train_step import Objective
+
+VOLUMES = (0.91, 0.97, 1.03, 1.09)
+"""In units of the measured one."""
+SEPARATIONS = (0.55, 0.75, 0.95)
+"""Of pairs, in units of the sum of the covalent radii."""
+PER_ATOM = 2.0
+"""1/angstrom. Makes energies and virials per atom count like forces: of a universal potential the first are known to
+about 0.03 eV, the last to about 0.07 eV/angstrom."""
+
+
+class ReplayFrame(NamedTuple):
+    """A structure and what the pretrained model says about it.
+
+    Attributes:
+        positions: (N, 3) angstrom.
+        energy: () eV.
+        forces: (N, 3) eV/angstrom.
+        stress: (3, 3) eV/angstrom^3, or None where the potential has none.
+        system: the structure, with neighbors.
+    """
+
+    positions: Positions
+    energy: Energy
+    forces: Forces
+    stress: Stress | None
+    system: System
+
+
+def record(potential: Potential, params: Params, without: Iterable[frozenset[int]] = ()) -> list[ReplayFrame]:
+    """Ask the pretrained model about every crystal of the replay set that it covers.
+
+    Args:
+        potential: the model's functions.
+        params: of the pretrained model.
+        without: sets of atomic numbers; crystals made of exactly one of them are left out.
+    """
+    crystals = prototypes.covered(prototypes.REPLAY, potential.elements, set(without))
+    structures: list[Atoms] = []
+    for index, crystal in enumerate(crystals):
+        atoms = prototypes.atoms(crystal)
+        structures += probe.forms(atoms, index, num_rattled=4, volumes=VOLUMES)
+        structures += [probe.dimer(probe.closest_pair(atoms), x) for x in SEPARATIONS]
+    if not structures:
+        return []
+    positions, system = probe.stack(structures, potential.graph)
+
+    @jax.jit
+    def ask(params: Params, structures: tuple[Positions, System]) -> Prediction:
+        return lax.map(lambda structure: _predict(potential, params, *structure)[0], structures)
+
+    said = ask(params, (positions, system))
+    stacked = ReplayFrame(positions, said.energy, said.forces, said.stress, system)
+    return [trees.take(stacked, index) for index in range(len(structures))]
+
+
+def agreement(potential: Potential, *, delta: float = 0.1) -> Objective:
+    """Huber error of forces, energies and stresses against the recorded ones, over a stacked batch of frames.
+
+    Args:
+        potential: to be trained.
+        delta: where the loss turns linear, eV/angstrom.
+    """
+
+    def frame_loss(params: Params, frame: ReplayFrame) -> tuple[Array, Array]:
+        here, overflow = _predict(potential, params, frame.positions, frame.system)
+        total = losses.force_huber(here.forces, frame.forces, frame.system, delta=delta)
+        # Forces of their own head say nothing about the energy beside them.
+        if potential.conservative:
+            count = jnp.maximum(jnp.sum(frame.system.mask), 1)
+            total = total + _huber(PER_ATOM * (here.energy - frame.energy) / count, delta)
+            if here.stress is not None and frame.stress is not None:
+                volume = jnp.abs(jnp.linalg.det(frame.system.cell))
+                virial = PER_ATOM * (here.stress - frame.stress) * volume / count
+                # The completed cell of a pair has a volume but no meaning.
+                total = total + jnp.where(jnp.all(frame.system.pbc), jnp.mean(_huber(virial, delta)), 0.0)
+        return total, overflow
+
+    def loss(theta: Theta, batch: ReplayFrame) -> tuple[Array, Array]:
+        values, overflow = lax.map(jax.checkpoint(lambda frame: frame_loss(theta.potential, frame)), batch)
+        outcome = jnp.where(jnp.any(overflow), Outcome.STALE_NEIGHBORS, Outcome.CONVERGED)
+        return jnp.mean(values), outcome.astype(jnp.int32)
+
+    return Objective(jax.value_and_grad(loss, has_aux=True))
+
+
+def _predict(
+    potential: Potential, params: Params, positions: Positions, system: System
+) -> tuple[Prediction, Array]:
+    graph = neighbors.refresh(system.candidates, positions, system.cell)
+    return potential.apply(params, positions, system, graph), graph.overflow
+
+
+def _huber(error: Array, delta: float) -> Array:
+    size = jnp.abs(error)
+    quadratic = jnp.minimum(size, delta)
+    return quadratic * (size - 0.5 * quadratic)
