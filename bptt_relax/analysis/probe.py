@@ -65,7 +65,7 @@ class Answers(NamedTuple):
     """What one model says.
 
     Attributes:
-        energies: (C, len(VOLUMES)) eV per atom.
+        energies: (C, len(VOLUMES)) eV per atom; NaN where the model has none.
         forces: per crystal (NUM_RATTLED, n, 3) eV/angstrom.
         repulsion: (P, len(SEPARATIONS)) force that pushes the two atoms apart, eV/angstrom.
     """
@@ -157,7 +157,9 @@ def make_asker(probe: Probe, potential: Potential) -> Callable[[Params], Answers
             positions, system = structure
             graph = neighbors.refresh(system.candidates, positions, system.cell)
             prediction = potential.apply(params, positions, system, graph)
-            return jnp.asarray(prediction.energy), prediction.forces
+            # Direct forces have no energy; without one no block but forces and repulsion is judged.
+            energy = jnp.nan if prediction.energy is None else prediction.energy
+            return jnp.asarray(energy, positions.dtype), prediction.forces
 
         return lax.map(one, structures)
 

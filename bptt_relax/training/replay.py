@@ -36,14 +36,14 @@ class ReplayFrame(NamedTuple):
 
     Attributes:
         positions: (N, 3) angstrom.
-        energy: () eV.
+        energy: () eV, or None where the potential has none.
         forces: (N, 3) eV/angstrom.
         stress: (3, 3) eV/angstrom^3, or None where the potential has none.
         system: the structure, with neighbors.
     """
 
     positions: Positions
-    energy: Energy
+    energy: Energy | None
     forces: Forces
     stress: Stress | None
     system: System
@@ -87,8 +87,7 @@ def agreement(potential: Potential, *, delta: float = 0.1) -> Objective:
     def frame_loss(params: Params, frame: ReplayFrame) -> tuple[Array, Array]:
         here, overflow = _predict(potential, params, frame.positions, frame.system)
         total = losses.force_huber(here.forces, frame.forces, frame.system, delta=delta)
-        # Forces of their own head say nothing about the energy beside them.
-        if potential.conservative:
+        if here.energy is not None and frame.energy is not None:
             count = jnp.maximum(jnp.sum(frame.system.mask), 1)
             total = total + _huber(PER_ATOM * (here.energy - frame.energy) / count, delta)
             if here.stress is not None and frame.stress is not None:
