@@ -8,7 +8,7 @@ import pytest
 from bptt_relax import trees
 from bptt_relax.datasets import prototypes
 from bptt_relax.neighbors import GraphSpec
-from bptt_relax.potentials import conservative, stillinger_weber
+from bptt_relax.potentials import conservative, direct, stillinger_weber
 from bptt_relax.relax import Theta
 from bptt_relax.training import agreement, record
 
@@ -73,3 +73,16 @@ def test_every_change_is_seen_and_its_gradient_is_right(potential, frames, name)
 def test_a_potential_of_other_elements_has_nothing_to_replay():
     potential = stillinger_weber()
     assert record(potential, potential.init(None)) == []
+
+
+def test_direct_forces_are_replayed_without_an_energy(potential, frames):
+    def pull(params, positions, system, graph):
+        return potential.apply(params, positions, system, graph).forces
+
+    bare = direct(pull, potential.init, potential.graph)
+    without = [frame._replace(energy=None, stress=None) for frame in frames]
+    (value, _), gradient = loss_of(bare, without)(strength=jnp.asarray(2.1))
+    (with_energy, _), _ = loss_of(potential, frames)(strength=jnp.asarray(2.1))
+    assert 0.0 < float(value) < float(with_energy)
+    assert float(jnp.abs(gradient.potential["strength"])) > 0.0
+    assert float(gradient.potential["shift"]) == 0.0
