@@ -76,10 +76,9 @@ def test_stiffer_bonds_change_the_bulk_modulus_alone(asked):
 
 
 def test_longer_bonds_change_the_volume(asked):
-    found = changed(asked, sigma=1.01)
-    assert found["crystals"]["Si"]["tuned"]["volume"] / found["crystals"]["Si"]["pretrained"][
-        "volume"
-    ] == pytest.approx(1.01**3, rel=1e-4)
+    found = changed(asked, sigma=1.01)["crystals"]["Si"]
+    # Less than the cube of it: the cutoff stays where it is.
+    assert 1.01 < found["tuned"]["volume"] / found["pretrained"]["volume"] < 1.01**3
 
 
 def test_a_hole_and_a_lost_minimum_are_red_and_named(asked):

@@ -2,14 +2,14 @@
 
 from typing import NamedTuple
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from bptt_relax.experiments.silicon.config import DataSettings
 from bptt_relax.finetuning.settings import (
     BpttSettings,
     FineTuningSettings,
     ForceMatchingSettings,
     RelaxationSettings,
+    Settings,
 )
 
 
@@ -35,18 +35,29 @@ def _rate(rate: float) -> dict[str, dict]:
 # themselves would move at the same rate: their rate is four times as high.
 VARIANTS = {
     "none": Variant("no remedy", "none", {}),
-    "rate_2e-4": Variant("rate 2e-4", "learning rate", _rate(2e-4)),
+    "replay_1": Variant("replay 1", "replay", {"replay": {"weight": 1.0}}),
+    "rank_8": Variant("rank 8", "low rank", {"parameters": {"rank": 8}} | _rate(2e-3)),
+    "readout": Variant("readout", "freezing", {"parameters": {"train_only": ("readout_*",)}}),
     "rate_1e-4": Variant("rate 1e-4", "learning rate", _rate(1e-4)),
     "anchor": Variant("anchor 20", "anchor", {"bptt": {"anchor_weight": 20.0}}),
-    "replay_1": Variant("replay 1", "replay", {"replay": {"weight": 1.0}}),
     "replay_5": Variant("replay 5", "replay", {"replay": {"weight": 5.0}}),
     "last_block": Variant(
         "last block", "freezing", {"parameters": {"train_only": ("atom_update_3", "readout_*")}}
     ),
-    "readout": Variant("readout", "freezing", {"parameters": {"train_only": ("readout_*",)}}),
     "rank_2": Variant("rank 2", "low rank", {"parameters": {"rank": 2}} | _rate(2e-3)),
-    "rank_8": Variant("rank 8", "low rank", {"parameters": {"rank": 8}} | _rate(2e-3)),
+    "rate_2e-4": Variant("rate 2e-4", "learning rate", _rate(2e-4)),
 }
+
+
+class DataSettings(Settings):
+    """Which relaxations are used: a part, so that many variants can be compared."""
+
+    train: int = Field(default=10, ge=1)
+    """The first so many training relaxations."""
+    validation: int = Field(default=3, ge=1)
+    """The first so many of those that choose the best model."""
+    test: int = Field(default=6, ge=1)
+    """The first so many test structures, and of unseen kinds."""
 
 
 class ForgettingConfig(FineTuningSettings):
@@ -54,9 +65,9 @@ class ForgettingConfig(FineTuningSettings):
 
     preset: str = "full"
     """Where these settings started from."""
-    data: DataSettings = DataSettings(train_limit=10, evaluate_limit=6)
+    data: DataSettings = DataSettings()
     force_matching: ForceMatchingSettings = ForceMatchingSettings(epochs=2)
-    bptt: BpttSettings = BpttSettings(epochs=3)
+    bptt: BpttSettings = BpttSettings(epochs=2)
     variants: tuple[str, ...] = tuple(VARIANTS)
     """Which remedies to compare, in this order."""
 
@@ -87,7 +98,7 @@ class ForgettingConfig(FineTuningSettings):
 PRESETS = {
     "smoke": ForgettingConfig(
         preset="smoke",
-        data=DataSettings(train_limit=2, evaluate_limit=1),
+        data=DataSettings(train=2, validation=1, test=1),
         relaxation=RelaxationSettings(train_steps=4, test_steps=12),
         force_matching=ForceMatchingSettings(epochs=1, batch_size=8),
         bptt=BpttSettings(epochs=1),

@@ -5,8 +5,7 @@ from typing import Any
 
 from bptt_relax import compilation, datasets, processes, relax
 from bptt_relax.experiments.forgetting import figures
-from bptt_relax.experiments.forgetting.config import VARIANTS, ForgettingConfig
-from bptt_relax.experiments.silicon.run import limit
+from bptt_relax.experiments.forgetting.config import VARIANTS, DataSettings, ForgettingConfig
 from bptt_relax.finetuning import cases as casing
 from bptt_relax.finetuning import recorded, results, workspace
 from bptt_relax.finetuning.bench import make_bench
@@ -15,6 +14,7 @@ from bptt_relax.finetuning.forgetting import Check
 from bptt_relax.finetuning.measure import Measurement, Ruler, summarize
 from bptt_relax.finetuning.session import Session, opened
 from bptt_relax.finetuning.stages import make_rule
+from bptt_relax.io.splits import Split
 from bptt_relax.potentials import pretrained
 from bptt_relax.relax import Theta
 from bptt_relax.report.environment import environment, peak_rss_mb
@@ -56,6 +56,12 @@ def run(config: ForgettingConfig) -> int:
     print_grids([figures.table(found)])
     print(f"results, figure and tuned models: {folder}")
     return 0
+
+
+def limit(split: Split, settings: DataSettings) -> Split:
+    """The first relaxations of each part."""
+    sizes = (settings.train, settings.validation, settings.test, settings.test)
+    return Split(*(part[:size] for part, size in zip(split, sizes, strict=True)))
 
 
 class _Comparison:
