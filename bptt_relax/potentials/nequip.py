@@ -90,7 +90,9 @@ def build(config: Config | None = None, *, elements: tuple[int, ...] = (), name:
         row = jnp.asarray(row_of)[system.species]
         # A padded atom is of no element: without biases its features, and its energy, stay zero.
         atoms = jnp.where(
-            system.mask[:, None], one_hot(row, len(config.species), vectors.dtype), jnp.zeros((), vectors.dtype)
+            system.mask[:, None],
+            one_hot(row, len(config.species), vectors.dtype),
+            jnp.zeros((), vectors.dtype),
         )
         # As long as the cutoff a message is zero, and so is its derivative.
         far = jnp.asarray([[0.0, 0.0, 2.0 * config.cutoff]], vectors.dtype)

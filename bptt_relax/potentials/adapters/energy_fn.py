@@ -55,16 +55,20 @@ def from_energy_fn(
             )
 
         def on_edges(params: Params, vectors: Array, system: System, graph: Graph) -> Energy:
-            return total(
-                energy_fn(params, **inputs.edge_inputs(asked, vectors, system, graph, cutoff)), system, what
-            )
+            given = inputs.edge_inputs(asked, vectors, system, graph, cutoff)
+            # Written for JAX's default, which promotes ranks.
+            with jax.numpy_rank_promotion("allow"):
+                value = energy_fn(params, **given)
+            return total(value, system, what)
 
         potential = conservative(on_edges, lambda key: params, spec, elements=elements, name=name)
         return potential, params
     inputs.require_smooth_padding(asked, what)
 
     def neighbor(graph: Graph, positions: Positions) -> Any:
-        from bptt_relax.potentials.adapters.jax_md_neighbors import neighbor_list  # jax-md takes seconds to import
+        from bptt_relax.potentials.adapters.jax_md_neighbors import (
+            neighbor_list,  # jax-md takes seconds to import
+        )
 
         return neighbor_list(graph, positions, neighbors_per_atom)
 
@@ -75,7 +79,9 @@ def from_energy_fn(
         given = inputs.positional_inputs(
             asked, moved, cell, system._replace(cell=cell), graph, cutoff, neighbor
         )
-        value = total(energy_fn(params, **given), system, what)
+        with jax.numpy_rank_promotion("allow"):
+            value = energy_fn(params, **given)
+        value = total(value, system, what)
         if "neighbor" in asked:
             from bptt_relax.potentials.adapters.jax_md_neighbors import can_hold
 

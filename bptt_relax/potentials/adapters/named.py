@@ -13,7 +13,9 @@ def with_names_of(call: Callable, function: Callable) -> Callable:
     """
     signature = inspect.signature(call)
     first = inspect.Parameter("params", inspect.Parameter.POSITIONAL_ONLY)
-    inputs = [p.replace(kind=p.KEYWORD_ONLY) for p in signature.parameters.values() if p.kind not in _VARIADIC]
+    inputs = [
+        p.replace(kind=p.KEYWORD_ONLY) for p in signature.parameters.values() if p.kind not in _VARIADIC
+    ]
     function.__signature__ = signature.replace(parameters=[first, *inputs])  # pyright: ignore[reportFunctionMemberAccess]
     return function
 
