@@ -58,7 +58,7 @@ class GradientChecks:
         value = jax.jit(lambda point: subject.pair(*point, system))
         gradient = jax.jit(jax.grad(lambda point: subject.pair(*point, system)))(point)
         assert bool(trees.all_finite(gradient)), "a derivative is not finite"
-        rng = np.random.default_rng(3)
+        rng, step = np.random.default_rng(3), 1e-4
 
         def draw(leaf):
             size = float(jnp.sqrt(jnp.mean(leaf**2))) if leaf.size else 0.0
@@ -71,7 +71,6 @@ class GradientChecks:
                     system.mask[:, None], moves[1] * jnp.asarray(rng.normal(size=positions.shape)), 0.0
                 ),
             )
-            step = 1e-4
             far_below, below, above, far_above = (
                 float(value(jax.tree.map(lambda x, d, k=k: x + k * step * d, point, direction)))
                 for k in (-2, -1, 1, 2)

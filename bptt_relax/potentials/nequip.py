@@ -101,7 +101,7 @@ def build(config: Config | None = None, *, elements: tuple[int, ...] = (), name:
         # jax-md's arrows point from neighbor to center.
         arrows = _as_jraph(atoms, -vectors, graph.neighbors, graph.centers)
         with _as_jax_md_wants():
-            interaction = network.apply({"params": weights}, arrows)
+            interaction = cast(Array, network.apply({"params": weights}, arrows))
         reference = jnp.where(system.mask, params["reference_energies"][row] + config.shift, 0.0)
         return cast(Energy, jnp.sum(interaction) + jnp.sum(reference))
 
