@@ -15,6 +15,7 @@ from bptt_relax._types import Array, Energy, Params
 from bptt_relax.neighbors import Graph, GraphSpec
 from bptt_relax.potentials._contract import Potential
 from bptt_relax.potentials.conservative import conservative
+from bptt_relax.potentials.element_rows import one_hot, rows
 from bptt_relax.potentials.equivariant import (
     Features,
     Linear,
@@ -176,8 +177,8 @@ class Nequix(nn.Module):
         basis = radial_basis(lengths, c.num_radial, c.cutoff, c.envelope_power)
         basis = jnp.where(graph.mask[:, None], basis, 0.0)
 
-        row = jnp.asarray(_rows(c.species))[species]
-        features: Features = [_one_hot(row, len(c.species), vectors.dtype)[:, None, :]]
+        row = jnp.asarray(rows(c.species))[species]
+        features: Features = [one_hot(row, len(c.species), vectors.dtype)[:, None, :]]
         for k in range(c.num_layers):
             # Only scalars reach the readout.
             channels = c.channels if k < c.num_layers - 1 else c.channels[:1]
@@ -186,18 +187,6 @@ class Nequix(nn.Module):
         reference = self.param("reference_energies", nn.initializers.zeros, (len(c.species),))
         energies = c.scale * readout[:, 0, 0] + c.shift + reference[row]
         return jnp.sum(jnp.where(atom_mask, energies, 0.0))
-
-
-def _rows(species: tuple[int, ...]) -> np.ndarray:
-    """Atomic number -> row of the tables; -1 for elements that have none, any row for padding."""
-    rows = np.full(max(119, *species) + 1, -1)
-    rows[list(species)] = np.arange(len(species))
-    rows[0] = 0
-    return rows
-
-
-def _one_hot(row: Array, size: int, dtype: jnp.dtype) -> Array:
-    return jnp.where((row < 0)[:, None], jnp.nan, jax.nn.one_hot(row, size, dtype=dtype))
 
 
 def build(config: Config | None = None, *, elements: tuple[int, ...] = (), name: str = "nequix") -> Potential:
