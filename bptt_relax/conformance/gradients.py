@@ -55,8 +55,8 @@ class GradientChecks:
         """Of energy and forces, with respect to parameters and positions at once."""
         positions, system = subject.prepare(subject.atoms, subject.layout(subject.atoms, extra_atoms=1))
         point = (to_device(subject.params, double=True), positions)
-        value = jax.jit(lambda point: subject.pair(*point, system))
-        gradient = jax.jit(jax.grad(lambda point: subject.pair(*point, system)))(point)
+        value = jax.jit(lambda point: subject.pair(point[0], point[1], system))
+        gradient = jax.jit(jax.grad(lambda point: subject.pair(point[0], point[1], system)))(point)
         assert bool(trees.all_finite(gradient)), "a derivative is not finite"
         rng, step = np.random.default_rng(3), 1e-4
 

@@ -32,8 +32,8 @@ class PredictionChecks:
             with precision(double=double):
                 found = subject.raw(subject.atoms, layout, double=double)
                 kind = jnp.float64 if double else jnp.float32
-                shapes = [found.energy.shape, found.forces.shape]
-                assert shapes == [(), (layout.num_atoms, 3)]
+                assert found.energy is None or found.energy.shape == ()
+                assert found.forces.shape == (layout.num_atoms, 3)
                 assert found.stress is None or found.stress.shape == (3, 3)
                 assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(kind)}
                 assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(found))
@@ -51,11 +51,13 @@ class PredictionChecks:
     def test_an_isolated_atom_feels_nothing(self, subject: Subject):
         """No neighbors: everything is finite, derivatives with respect to parameters too."""
         alone = Atoms(
-            subject.atoms.numbers[:1], cell=(3 * subject.potential.cutoff + 5) * np.eye(3), pbc=True
+            subject.atoms.numbers[:1],
+            cell=(3 * min(subject.potential.cutoff, 10.0) + 5) * np.eye(3),
+            pbc=True,
         )
         layout = subject.layout(alone, extra_atoms=1)
         answer = subject.ask(alone, layout)
-        assert np.isfinite(answer.energy)
+        assert np.isfinite(answer.energy) or "energy" not in subject.potential.predicts
         if subject.potential.conservative:
             assert_same(answer.forces, 0.0, "forces (eV/A) on an isolated atom")
             assert answer.stress is None or np.max(np.abs(answer.stress)) < 1e-12

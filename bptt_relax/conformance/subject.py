@@ -30,7 +30,7 @@ class Answer(NamedTuple):
     """A prediction on the host, without padding.
 
     Attributes:
-        energy: eV.
+        energy: eV; NaN where the potential has none.
         forces: (n, 3) eV/angstrom.
         stress: (3, 3) eV/angstrom^3, or None.
         padded_forces: (N - n, 3) eV/angstrom.
@@ -109,7 +109,8 @@ class Subject:
         found = self.raw(atoms, layout)
         forces, n = np.asarray(found.forces), len(atoms)
         stress = None if found.stress is None else np.asarray(found.stress)
-        return Answer(float(found.energy), forces[:n], stress, forces[n:])
+        energy = float("nan") if found.energy is None else float(found.energy)
+        return Answer(energy, forces[:n], stress, forces[n:])
 
     @cached_property
     def checks(self) -> dict[str, Check]:
@@ -141,7 +142,8 @@ class Subject:
         found = apply(params, positions, system, neighbors.refresh(system.candidates, positions, system.cell))
         rng = np.random.default_rng(11)
         weights = jnp.asarray(rng.normal(size=positions.shape), positions.dtype)
-        return found.energy + jnp.sum(weights * found.forces)
+        value = jnp.sum(weights * found.forces)
+        return value if found.energy is None else value + found.energy
 
 
 def make_atoms(elements: Sequence[int], smallest_height: float, seed: int = 0) -> Atoms:

@@ -1,5 +1,7 @@
 """Our graph as jax-md's neighbor list, for energies written against it."""
 
+from typing import Any, cast
+
 import jax.numpy as jnp
 from jax_md import partition
 
@@ -29,10 +31,12 @@ def neighbor_list(graph: Graph, positions: Positions, per_atom: int | None) -> p
         idx = jnp.full((num_atoms, per_atom), num_atoms, graph.neighbors.dtype)
         idx = idx.at[graph.centers, column].set(graph.neighbors, mode="drop")
         form = partition.Dense
-    return partition.NeighborList(
+    # Its dataclasses hide their fields from type checkers.
+    build, error = cast(Any, partition.NeighborList), cast(Any, partition.PartitionError)
+    return build(
         idx=idx,
         reference_position=positions,
-        error=partition.PartitionError(jnp.zeros((), jnp.uint8)),
+        error=error(jnp.zeros((), jnp.uint8)),
         cell_list_capacity=None,
         max_occupancy=idx.shape[1],
         format=form,

@@ -30,8 +30,8 @@ def from_mlip(force_field: Any, *, name: str = "") -> tuple[Potential, Params]:
         ValueError: a force field with long-range terms, charges, or experts that were not merged.
     """
     try:
-        from mlip.graph import EdgeOrdering, GraphEdges, GraphGlobals, GraphNodes
-        from mlip.graph import Graph as MlipGraph
+        from mlip.graph import EdgeOrdering, GraphEdges, GraphGlobals, GraphNodes  # pyright: ignore[reportMissingImports]
+        from mlip.graph import Graph as MlipGraph  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ModelError("mlip is not installed: pip install 'bptt-relax[mlip]'") from error
 
