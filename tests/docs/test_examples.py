@@ -43,6 +43,12 @@ def test_composing_steps(capsys):
     assert int(namespace["result"].state.steps) > 5
 
 
+def test_adding_a_potential():
+    namespace = run_examples("docs/adding-a-potential.md")
+    assert float(namespace["value"]) > 0
+    assert all(float(abs(leaf)) > 0 for leaf in namespace["gradient"].potential.values())
+
+
 @pytest.mark.parametrize(
     "document", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("docs/*.md"))]
 )
