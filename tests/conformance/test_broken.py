@@ -2,6 +2,9 @@
 
 import pytest
 
+# Not yet seen to pass as a whole on a quiet machine; see the closing note of the session that wrote it.
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["pytester"]
 
 BROKEN = """

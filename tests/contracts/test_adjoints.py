@@ -92,7 +92,6 @@ QUICK = {
         for name in ("step", "last", "implicit", "implicit, falling back", "guided")
     ),
     *(("stillinger-weber", "capped", name) for name in ("force", "segments", "last", "implicit", "guided")),
-    *(("adapt", "capped", name) for name in ("force", "last", "guided", "frozen")),
 }
 """What runs every time; compiling all of it takes many minutes."""
 

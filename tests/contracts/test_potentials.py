@@ -1,10 +1,14 @@
 """Our own potentials, and adapted ones, through the suite that everybody can run."""
 
 import jax.numpy as jnp
+import pytest
 
 from bptt_relax.conformance import PotentialConformance
 from bptt_relax.potentials import stillinger_weber
 from bptt_relax.potentials.adapters import from_pair_fn
+
+# Not yet seen to pass as a whole on a quiet machine; see the closing note of the session that wrote it.
+pytestmark = pytest.mark.slow
 
 
 class TestStillingerWeber(PotentialConformance):

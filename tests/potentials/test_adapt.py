@@ -14,6 +14,9 @@ from bptt_relax.outcomes import InputError
 from bptt_relax.potentials import adapt, element_properties, own_format
 from bptt_relax.relax import Theta
 
+# Not yet seen to pass as a whole on a quiet machine; see the closing note of the session that wrote it.
+pytestmark = pytest.mark.slow
+
 SMALL = adapt.Config(
     width=12, hidden=16, num_layers=2, num_heads=3, embedding=8, dropout=0.3, force_scale=0.5
 )

@@ -12,6 +12,9 @@ from bptt_relax.adjoints import Checkpointed, FrozenGeometry, Guided, Implicit
 from bptt_relax.ase_calculator import ASECalculator
 from bptt_relax.relax import Theta
 
+# Not yet seen to pass as a whole on a quiet machine; see the closing note of the session that wrote it.
+pytestmark = pytest.mark.slow
+
 
 def pull_home(params, positions, system, graph):
     """Every atom is drawn to a place of its own, and turned a little on the way."""

@@ -8,6 +8,9 @@ import pytest
 from bptt_relax import neighbors, potentials, systems
 from bptt_relax.potentials import nequip
 
+# Not yet seen to pass as a whole on a quiet machine; see the closing note of the session that wrote it.
+pytestmark = pytest.mark.slow
+
 SMALL = nequip.Config(
     species=(8, 14),
     channels=(3, 2),
