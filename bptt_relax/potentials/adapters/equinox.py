@@ -27,7 +27,7 @@ def from_equinox(module: Any, cutoff: float, **options: Any) -> tuple[Potential,
         ValueError: as for `from_energy_fn`.
     """
     try:
-        import equinox
+        import equinox  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ModelError("equinox is not installed: pip install 'bptt-relax[equinox]'") from error
 
