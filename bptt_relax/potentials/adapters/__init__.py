@@ -4,7 +4,7 @@ Each adapter gives ``(potential, params)``, which everything else in the package
 """
 
 from bptt_relax.potentials.adapters.energy_fn import from_energy_fn
-from bptt_relax.potentials.adapters.equinox import from_equinox
+from bptt_relax.potentials.adapters.eqx import from_equinox
 from bptt_relax.potentials.adapters.linen import from_linen
 from bptt_relax.potentials.adapters.mlip import from_mlip
 from bptt_relax.potentials.adapters.nnx import from_nnx
