@@ -1,4 +1,4 @@
-"""Benchmarks run only when asked for: ``pytest benchmarks --benchmark-only``."""
+"""Benchmarks run only when asked for: ``pytest benchmarks -n 0 --benchmark-only``."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
-            item.add_marker(pytest.mark.skip(reason="a benchmark: run with --benchmark-only"))
+            item.add_marker(pytest.mark.skip(reason="a benchmark: run with -n 0 --benchmark-only"))
 
 
 @pytest.fixture

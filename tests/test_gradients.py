@@ -100,11 +100,18 @@ def test_hyperparameters(problem, value_and_grad, name):
     assert_agrees(value_and_grad, problem, direction, 1e-4)
 
 
+in_short = pytest.mark.parametrize(
+    "problem", ["stillinger-weber", pytest.param("chgnet-0.3.0", marks=pytest.mark.slow)], indirect=True
+)
+"""For what no potential has a say in: a program of CHGNet more takes minutes to compile."""
+
+
 def leaves_close(a, b, atol):
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-8, atol=atol)
 
 
+@in_short
 def test_padded_atoms_change_nothing(problem, value_and_grad):
     value, gradient = value_and_grad(problem.theta, problem.pair)
     padded_value, padded = value_and_grad(problem.theta, problem.make_pair(extra_atoms=2))
@@ -112,6 +119,7 @@ def test_padded_atoms_change_nothing(problem, value_and_grad):
     leaves_close(padded, gradient, atol=1e-9)
 
 
+@in_short
 @pytest.mark.parametrize("force_tolerance", [0.0, 1e-6])
 def test_a_start_without_forces_has_a_finite_gradient(problem, make_structure, force_tolerance):
     """Perfect diamond: every norm that a rule, a cap or a stop takes vanishes, moving or frozen."""
@@ -151,6 +159,7 @@ def test_a_masked_structure_is_invisible(problem, value_and_grad):
     assert all(bool(jnp.all(leaf == 0.0)) for leaf in jax.tree.leaves(gradient))
 
 
+@in_short
 def test_a_broken_structure_leaves_the_others_alone(problem, value_and_grad):
     """Two atoms in one place make that structure's gradient useless, and nobody else's."""
     pair = problem.pair

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from bptt_relax._types import PyTree
 from bptt_relax.adjoints._contract import RecordFn, RunFn
+from bptt_relax.outcomes import Outcome
 from bptt_relax.relax import Relaxation, RelaxState, Theta
 from bptt_relax.relax._contract import EvaluateFn
 from bptt_relax.systems import System
@@ -29,12 +31,12 @@ def limited_step(relaxation: Relaxation, num_steps: int, evaluate: EvaluateFn | 
     evaluate = relaxation.evaluate if evaluate is None else evaluate
 
     def step(theta: Theta, state: RelaxState, system: System) -> RelaxState:
-        return lax.cond(
-            state.steps < num_steps,
-            lambda s: relaxation.advance(evaluate, theta, s, system),
-            lambda s: s,
-            state,
-        )
+        # A relaxation leaves alone what has an outcome. A branch of our own around its branch would be traced,
+        # differentiated and compiled once more.
+        may_move = state.steps < num_steps
+        held = jnp.where(may_move, state.outcome, int(Outcome.CONVERGED))
+        after = relaxation.advance(evaluate, theta, state._replace(outcome=held), system)
+        return after._replace(outcome=jnp.where(may_move, after.outcome, state.outcome))
 
     return step
 

@@ -55,6 +55,8 @@ def conservative(
         name: for messages and results.
     """
 
+    # A relaxation evaluates in several branches and passes: compiled on its own, the network is traced once for all.
+    @jax.jit
     def value_and_slope(params: Params, vectors: Array, system: System, graph: Graph) -> tuple[Energy, Array]:
         return jax.value_and_grad(energy, argnums=1)(params, vectors, system, graph)
 
@@ -92,6 +94,7 @@ def _lean(energy: EnergyFn, value_and_slope: SlopeFn) -> SlopeFn:
     def forward(params: Params, vectors: Array, system: System, graph: Graph):
         return value_and_slope(params, vectors, system, graph), (params, vectors, system, graph)
 
+    @jax.jit
     def backward(residuals, cotangents):
         params, vectors, system, graph = residuals
         value_cotangent, slope_cotangent = cotangents
