@@ -1,19 +1,18 @@
-"""How many structures a minute: relaxations of a mixed set, next to ASE with the chgnet package.
+"""How many structures a minute: relaxations of a mixed set, next to ASE and torch-sim with the chgnet package.
 
-``python -m benchmarks.throughput``. Both use FIRE with ASE's settings and the same tolerance, so both make the same
+``python -m benchmarks.throughput``. All use FIRE with ASE's settings and the same tolerance, so all make the same
 steps. They take turns in one run, part by part of the set: read the ratio, and not the times, which belong to the
 machine of that day.
 """
 
 import dataclasses
-import importlib.metadata
 import importlib.util
 import itertools
 import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -22,26 +21,26 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tyro
-from ase import Atoms
 
-from bptt_relax import batches, datasets, io, potentials, relax
-from bptt_relax.relax import Theta
+from benchmarks.relaxers.contract import MODEL, Ended, Relaxer, Task
+from benchmarks.relaxers.ours import Ours
+from bptt_relax import datasets, io
+from bptt_relax.report.environment import environment
 from bptt_relax.systems import Structure
 
-MODEL = "chgnet-0.3.0"
 PRESETS = {"ci": 8, "laptop": 24, "full": 100}
-OURS, ASE = "bptt_relax", "ASE + chgnet"
+OURS, ASE, TORCH_SIM = "bptt_relax", "ASE + chgnet", "torch-sim + chgnet"
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Relax a mixed set of structures with CHGNet, with this package and with ASE + chgnet, in turns.
+    """Relax a mixed set of structures with CHGNet, with this package, ASE + chgnet and torch-sim + chgnet, in turns.
 
     Attributes:
         preset: 8, 24 or 100 structures; a few minutes, a quarter of an hour, an hour on two free cores.
         fmax: converged when no force exceeds this, eV/angstrom.
         steps: largest number of steps.
-        parts: pieces of the set between which the two take turns.
+        parts: pieces of the set between which they take turns.
         workers: structures that this package relaxes at the same time; one per core when not given.
         out: also write the numbers to this JSON file.
     """
@@ -52,20 +51,6 @@ class Options:
     parts: int = 4
     workers: int | None = None
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.json")] = None
-
-
-class Ended(NamedTuple):
-    """Where one relaxation ended.
-
-    Attributes:
-        energy: eV.
-        steps: made.
-        converged: or out of steps.
-    """
-
-    energy: float
-    steps: int
-    converged: bool
 
 
 class Spent(NamedTuple):
@@ -110,60 +95,6 @@ def _repeated(structure: Structure, repeat: tuple[int, int, int]) -> Structure:
     return io.to_structure(io.to_atoms(structure).repeat(repeat), structure.name)
 
 
-class Ours:
-    """This package: one program per bucket, compiled before the clock of the relaxations starts."""
-
-    def __init__(self, given: Sequence[Structure], options: Options):
-        potential, params = potentials.load(MODEL)
-        rule = relax.fire(largest_time_step=1.0)
-        relaxation = relax.relaxation(potential, rule, force_tolerance=options.fmax)
-        self._run = batches.relax_many(relaxation, potential.graph, options.steps, workers=options.workers)
-        self._theta = Theta(params, rule.hyper)
-        self._given = given
-        self._plan = batches.plan_buckets(given, potential.graph)
-        self.plan = batches.describe(self._plan)
-
-    def compile(self) -> None:
-        """Relax the smallest structure of each bucket, which compiles its program."""
-        self.relax([bucket.members[-1] for bucket in self._plan])
-
-    def relax(self, indices: Sequence[int]) -> dict[int, Ended]:
-        """Relax some of the structures, in the buckets planned for all."""
-        place = {index: k for k, index in enumerate(indices)}
-        buckets = [
-            bucket._replace(members=members)
-            for bucket in self._plan
-            if (members := tuple(place[index] for index in bucket.members if index in place))
-        ]
-        ends = self._run(self._theta, [self._given[index] for index in indices], buckets=buckets)
-        return {indices[e.index]: Ended(e.energy, e.steps, e.converged) for e in ends}
-
-
-class AseChgnet:
-    """What is used today: ASE's FIRE on the chgnet package's calculator, structure after structure."""
-
-    def __init__(self, given: Sequence[Structure], options: Options):
-        from chgnet.model import CHGNet, CHGNetCalculator
-
-        model = CHGNet.load(model_name=MODEL.removeprefix("chgnet-"), verbose=False)
-        self._calculator = CHGNetCalculator(model)
-        self._given, self._options = given, options
-
-    def relax(self, indices: Sequence[int]) -> dict[int, Ended]:
-        """Relax some of the structures."""
-        from ase.optimize import FIRE
-
-        found = {}
-        for index in indices:
-            atoms: Atoms = io.to_atoms(self._given[index])
-            atoms.calc = self._calculator
-            optimizer = FIRE(atoms, logfile=None)
-            converged = optimizer.run(fmax=self._options.fmax, steps=self._options.steps)
-            energy = float(np.asarray(atoms.get_potential_energy()))
-            found[index] = Ended(energy, optimizer.nsteps, bool(converged))
-        return found
-
-
 def timed(work) -> tuple[dict, Spent]:
     """What the work returned, and what it took."""
     wall, cpu = time.perf_counter(), time.process_time()
@@ -171,32 +102,41 @@ def timed(work) -> tuple[dict, Spent]:
     return found, Spent(time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def torch_sim() -> str:
-    """What can be said about torch-sim here."""
-    if importlib.util.find_spec("torch_sim") is None:
-        return "torch-sim: not installed (pip install torch-sim-atomistic), left out"
-    version = importlib.metadata.version("torch-sim-atomistic")
-    if importlib.util.find_spec("torch_sim.models.chgnet") is None:
-        return f"torch-sim {version}: has no CHGNet, left out"
-    return f"torch-sim {version}: has a CHGNet that this benchmark does not know yet, left out"
+def missing(*modules: str) -> str:
+    """Which of these packages are not installed, and how to get them; empty where none is missing."""
+    wanted = {"chgnet": "-e '.[bench]'", "torch_sim": "torch-sim-atomistic"}
+    lacking = [name for name in modules if importlib.util.find_spec(name) is None]
+    return ", ".join(f"{name} is not installed (pip install {wanted[name]})" for name in lacking)
 
 
-def compare(options: Options, say) -> dict:
+def peers(given: Sequence[Structure], task: Task, say: Callable[[str], None]) -> dict[str, Relaxer]:
+    """Every other contestant that is installed."""
+    found: dict[str, Relaxer] = {}
+    for name, modules in ((ASE, ("chgnet",)), (TORCH_SIM, ("chgnet", "torch_sim"))):
+        if lacking := missing(*modules):
+            say(f"{name}: {lacking}, left out")
+        elif name == ASE:
+            from benchmarks.relaxers.ase_chgnet import AseChgnet
+
+            found[name] = AseChgnet(given, task)
+        else:
+            from benchmarks.relaxers.torch_sim_chgnet import TorchSimChgnet
+
+            found[name] = TorchSimChgnet(given, task)
+    return found
+
+
+def compare(options: Options, say: Callable[[str], None]) -> dict:
     """Relax the set with everything that is installed; numbers as JSON."""
     given = structures(PRESETS[options.preset])
-    ours = Ours(given, options)
+    task = Task(options.fmax, options.steps, options.workers)
+    ours = Ours(given, task)
     say(ours.plan)
-    found: dict[str, dict[int, Ended]] = {OURS: {}}
-    spent: dict[str, list[Spent]] = {OURS: []}
     _, compiling = timed(lambda: ours.compile() or {})
     say(f"compiled in {compiling.wall:.0f} s, {compiling.cpu:.0f} s of all cores")
-    contestants = {OURS: ours}
-    if importlib.util.find_spec("chgnet") is None:
-        say(f"{ASE}: not installed (pip install -e '.[bench]'), left out")
-    else:
-        contestants[ASE] = AseChgnet(given, options)
-        found[ASE], spent[ASE] = {}, []
-    say(torch_sim())
+    contestants: dict[str, Relaxer] = {OURS: ours, **peers(given, task, say)}
+    found: dict[str, dict[int, Ended]] = {name: {} for name in contestants}
+    spent: dict[str, list[Spent]] = {name: [] for name in contestants}
     for part in np.array_split(np.random.default_rng(1).permutation(len(given)), options.parts):
         for name, contestant in contestants.items():
             ended, took = timed(lambda c=contestant, part=part: c.relax([int(k) for k in part]))
@@ -210,29 +150,32 @@ def _summary(options: Options, given, found, spent, compiling: Spent) -> dict:
     total = {
         name: Spent(*(sum(column) for column in zip(*times, strict=True))) for name, times in spent.items()
     }
-    result = {
+    ours = total[OURS]
+    return {
         "model": MODEL,
         "structures": len(given),
         "atoms": sum(len(s.species) for s in given),
         "fmax": options.fmax,
         "compiling": compiling._asdict(),
-        "torch_sim": torch_sim(),
+        "environment": environment(),
         "spent": {name: took._asdict() for name, took in total.items()},
         "steps": {name: sum(end.steps for end in ends.values()) for name, ends in found.items()},
         "converged": {name: sum(end.converged for end in ends.values()) for name, ends in found.items()},
+        "against": {
+            name: {
+                "wall": theirs.wall / ours.wall,
+                "wall_with_compiling": theirs.wall / (ours.wall + compiling.wall),
+                "cpu": theirs.cpu / ours.cpu,
+                "wall_by_part": [a.wall / o.wall for a, o in zip(spent[name], spent[OURS], strict=True)],
+                "largest_energy_difference_per_atom": max(
+                    abs(found[OURS][k].energy - end.energy) / len(given[k].species)
+                    for k, end in found[name].items()
+                ),
+            }
+            for name, theirs in total.items()
+            if name != OURS
+        },
     }
-    if ASE in found:
-        ours, ase = total[OURS], total[ASE]
-        result["ratio"] = {
-            "wall": ase.wall / ours.wall,
-            "wall_with_compiling": ase.wall / (ours.wall + compiling.wall),
-            "cpu": ase.cpu / ours.cpu,
-            "wall_by_part": [a.wall / o.wall for a, o in zip(spent[ASE], spent[OURS], strict=True)],
-        }
-        result["largest_energy_difference_per_atom"] = max(
-            abs(found[OURS][k].energy - found[ASE][k].energy) / len(given[k].species) for k in found[ASE]
-        )
-    return result
 
 
 def main(options: Options) -> int:
@@ -246,17 +189,15 @@ def main(options: Options) -> int:
     for name, took in result["spent"].items():
         minutes = took["wall"] / 60
         print(
-            f"{name:<14} {result['structures'] / minutes:8.1f} structures/min  {result['steps'][name]:6d} steps  "
+            f"{name:<18} {result['structures'] / minutes:8.1f} structures/min  {result['steps'][name]:6d} steps  "
             f"{result['converged'][name]} of {result['structures']} converged  {took['cpu']:.0f} s of all cores"
         )
-    if "ratio" in result:
-        ratio = result["ratio"]
+    for name, ratio in result["against"].items():
         print(
-            f"{OURS} is {ratio['wall']:.2f} times as fast on the clock ({ratio['wall_with_compiling']:.2f} with "
+            f"{ratio['wall']:.2f} times as fast as {name} on the clock ({ratio['wall_with_compiling']:.2f} with "
             f"compiling), {ratio['cpu']:.2f} times in time of all cores; largest difference of energies "
-            f"{1000 * result['largest_energy_difference_per_atom']:.3f} meV/atom"
+            f"{1000 * ratio['largest_energy_difference_per_atom']:.3f} meV/atom"
         )
-    print(result["torch_sim"])
     if options.out is not None:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
     return 0

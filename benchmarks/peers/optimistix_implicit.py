@@ -18,6 +18,10 @@ from bptt_relax.adjoints import Implicit
 TOLERANCE = Implicit().tolerance
 """Of the linear system: what ours is asked for too."""
 
+TYPICAL = 0.1
+"""Size of a component of the right-hand side, angstrom: lineax wants every component of the residual small next to the
+same component of the right-hand side, some of which are next to nothing, where ours compares lengths."""
+
 
 class OptimistixImplicit:
     """`bptt_relax.adjoints.Adjoint` around ``optimistix.ImplicitAdjoint``."""
@@ -43,7 +47,7 @@ class OptimistixImplicit:
                 optimistix.FixedPointIteration(rtol=jnp.inf, atol=jnp.inf),
                 final.positions,
                 args=(theta, system, state.cell, center),
-                adjoint=optimistix.ImplicitAdjoint(lineax.CG(rtol=TOLERANCE, atol=0.0, max_steps=200)),
+                adjoint=optimistix.ImplicitAdjoint(lineax.CG(rtol=TOLERANCE, atol=TYPICAL * TOLERANCE, max_steps=200)),
                 max_steps=2,
                 throw=False,
                 tags=frozenset({lineax.negative_semidefinite_tag}),
