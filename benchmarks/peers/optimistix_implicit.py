@@ -47,7 +47,9 @@ class OptimistixImplicit:
                 optimistix.FixedPointIteration(rtol=jnp.inf, atol=jnp.inf),
                 final.positions,
                 args=(theta, system, state.cell, center),
-                adjoint=optimistix.ImplicitAdjoint(lineax.CG(rtol=TOLERANCE, atol=TYPICAL * TOLERANCE, max_steps=200)),
+                adjoint=optimistix.ImplicitAdjoint(
+                    lineax.CG(rtol=TOLERANCE, atol=TYPICAL * TOLERANCE, max_steps=200)
+                ),
                 max_steps=2,
                 throw=False,
                 tags=frozenset({lineax.negative_semidefinite_tag}),
