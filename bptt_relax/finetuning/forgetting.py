@@ -35,7 +35,7 @@ class Check:
         self._potential, self._params, self._pairs = potential, params, trained_pairs(train)
         self._errors = (model.test_errors if model else None) or forgetting.TYPICAL_ERRORS
         self._question(prototypes.covered(prototypes.PROBE, potential.elements, chemistry(train)))
-        if not potential.elements:
+        if self.crystals and not potential.elements:
             # It may cover few of them all the same: what it never had a number for, it cannot forget.
             answers = zip(self.crystals, self._before.forces, strict=True)
             self._question([crystal for crystal, forces in answers if np.all(np.isfinite(forces))])
