@@ -40,7 +40,7 @@ class BaseModel(NamedTuple):
         digest = hashlib.sha256()
         for name, array in sorted(own_format.to_arrays(self.params).items()):
             digest.update(name.encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(array.tobytes())
         return digest.hexdigest()
 
 

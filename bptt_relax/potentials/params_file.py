@@ -68,4 +68,4 @@ def require_safetensors(path: Path) -> None:
 def _storable(leaf) -> np.ndarray:
     """In a float type that the format has everywhere: half precisions become single."""
     kept = jnp.result_type(leaf) in (jnp.float32, jnp.float64)
-    return np.ascontiguousarray(leaf, None if kept else np.float32)
+    return np.asarray(leaf, None if kept else np.float32, order="C")

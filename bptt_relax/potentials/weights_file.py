@@ -40,7 +40,7 @@ def write(path: str | Path, weights: Weights) -> None:
         weights: what.
     """
     metadata = {"format": FORMAT, "model": weights.model, "arguments": json.dumps(weights.arguments)}
-    arrays = {k: np.ascontiguousarray(v, np.float32) for k, v in weights.arrays.items()}
+    arrays = {k: np.asarray(v, np.float32, order="C") for k, v in weights.arrays.items()}
     write_whole(Path(path), serialize(arrays, metadata))
 
 
