@@ -111,6 +111,7 @@ def test_tuned_parameters_come_back_into_a_tree_like_the_old_one(tuned):
         br.potentials.load(file)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_goes_on(relaxations, tuned, tmp_path, monkeypatch):
     out = tmp_path / "run"
     write_event = Session.event
