@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         unrolling,
     )
     from bptt_relax.ase_calculator import ASECalculator
+    from bptt_relax.finetuning.calling import finetune
     from bptt_relax.neighbors import GraphSpec
     from bptt_relax.relax import Theta, relaxation
+    from bptt_relax.relaxing.calling import relax_files
     from bptt_relax.systems import Pair, System
     from bptt_relax.unrolling import Unrolled, unroll
 
@@ -54,6 +56,8 @@ _NAMES = {
     "System": "systems",
     "Theta": "relax",
     "Unrolled": "unrolling",
+    "finetune": "finetuning.calling",
+    "relax_files": "relaxing.calling",
     "relaxation": "relax",
     "unroll": "unrolling",
 }
@@ -69,12 +73,14 @@ __all__ = [
     "analysis",
     "batches",
     "datasets",
+    "finetune",
     "io",
     "losses",
     "neighbors",
     "outcomes",
     "potentials",
     "relax",
+    "relax_files",
     "relaxation",
     "systems",
     "training",

@@ -187,8 +187,10 @@ def _check(command: Check) -> int:
 
 
 def _finetune(command: Finetune) -> int:
+    from bptt_relax import compilation
     from bptt_relax.finetuning.own_data import run
 
+    compilation.keep_compiled_programs()
     return run(command.path, command)
 
 
@@ -226,9 +228,11 @@ def _models(command: Models) -> int:
 
 
 def _relax(command: Relax) -> int:
-    from bptt_relax.relaxing.run import relax_files
+    from bptt_relax import compilation
+    from bptt_relax.relaxing.run import run
 
-    return relax_files(command.paths, command)
+    compilation.keep_compiled_programs()
+    return run(command.paths, command)
 
 
 def _selftest(command: Selftest) -> int:

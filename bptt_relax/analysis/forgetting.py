@@ -96,7 +96,10 @@ def compare(
         blocks["energy"] = _judge(which, [a.energy - b.energy for _, b, a in kept], errors[0])
         for quantity in ("volume", "bulk_modulus"):
             changes = [getattr(a, quantity) / getattr(b, quantity) - 1.0 for _, b, a in kept]
-            blocks[quantity] = _judge(which, changes, _own_error(probe, states[0], quantity))
+            scale = _own_error(probe, states[0], quantity)
+            # Not every crystal's modulus was measured: without one there is nothing to judge by.
+            if np.isfinite(scale):
+                blocks[quantity] = _judge(which, changes, scale)
         if lost:
             blocks["volume"]["light"] = "red"
     changes = [

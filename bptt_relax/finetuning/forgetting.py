@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from itertools import combinations_with_replacement
 from typing import Any
 
+import numpy as np
+
 from bptt_relax._types import Params
 from bptt_relax.analysis import forgetting, probe
 from bptt_relax.datasets import prototypes
@@ -29,12 +31,22 @@ class Check:
     def __init__(
         self, potential: Potential, params: Params, model: Model | None, train: Sequence[Relaxation]
     ):
-        self.crystals = prototypes.covered(prototypes.PROBE, potential.elements, chemistry(train))
+        self.crystals: list[prototypes.Crystal] = []
+        self._potential, self._params, self._pairs = potential, params, trained_pairs(train)
         self._errors = (model.test_errors if model else None) or forgetting.TYPICAL_ERRORS
-        if self.crystals:
-            self._probe = probe.build(self.crystals, trained_pairs(train), potential.graph)
-            self._ask = probe.make_asker(self._probe, potential)
-            self._before = self._ask(params)
+        self._question(prototypes.covered(prototypes.PROBE, potential.elements, chemistry(train)))
+        if self.crystals and not potential.elements:
+            # It may cover few of them all the same: what it never had a number for, it cannot forget.
+            answers = zip(self.crystals, self._before.forces, strict=True)
+            self._question([crystal for crystal, forces in answers if np.all(np.isfinite(forces))])
+
+    def _question(self, crystals: list[prototypes.Crystal]) -> None:
+        """Put the questions about these crystals to the pretrained model; what was asked already is known."""
+        if crystals and crystals != self.crystals:
+            self._probe = probe.build(crystals, self._pairs, self._potential.graph)
+            self._ask = probe.make_asker(self._probe, self._potential)
+            self._before = self._ask(self._params)
+        self.crystals = crystals
 
     def __call__(self, params: Params) -> dict[str, Any]:
         """What a tuned model has forgotten, see `analysis.forgetting.compare`; only where there are crystals to ask."""

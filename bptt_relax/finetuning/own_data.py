@@ -1,5 +1,6 @@
 """Fine-tuning on the user's own relaxations: read, checked, split by relaxation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bptt_relax import io
@@ -9,22 +10,26 @@ from bptt_relax.finetuning.settings import OwnDataSettings, ReadingSettings
 from bptt_relax.io.checks import CELL_TOLERANCE, cell_change
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.outcomes import InputError
+from bptt_relax.potentials import BaseModel
 
 
-def run(path: Path, settings: OwnDataSettings) -> int:
+def run(data: Path | Sequence[Relaxation], settings: OwnDataSettings, base: BaseModel | None = None) -> int:
     """Do everything from a folder of relaxations to a tuned potential.
 
     Args:
-        path: as `io.read_relaxations`.
+        data: as `io.read_relaxations`, or relaxations.
         settings: everything else.
+        base: what to start from; what ``settings.model`` names when not given.
 
     Returns:
         exit code, see `finetuning.run.run`, whose errors it raises.
     """
-    name = f"finetune-{path.resolve().stem}"
+    called = data.name if isinstance(data, Path) else "relaxations"
+    name = run_name(data)
     # Before reading, which may take long: a folder that can't be used is known at once.
     folder = workspace.choose_folder(settings.out, settings.resume, name)
-    relaxations, problems = read(path, settings.reading)
+    relaxations, problems = read(data, settings.reading) if isinstance(data, Path) else (list(data), [])
+    relaxations = in_fixed_cells(relaxations, settings.reading)
     parts = io.split(
         relaxations,
         validation=settings.split.validation,
@@ -32,11 +37,16 @@ def run(path: Path, settings: OwnDataSettings) -> int:
         unseen=settings.split.unseen,
         seed=settings.split.draw,
     )
-    data = corpus.Corpus(path.name, corpus.digest(relaxations), relaxations, parts)
-    code = finetune("finetune", data, settings.model_copy(update={"out": folder}), name)
+    used = corpus.Corpus(called, corpus.digest(relaxations), relaxations, parts)
+    code = finetune("finetune", used, settings.model_copy(update={"out": folder}), name, base)
     if problems:
         io.write_rejected(folder / "rejected.csv", problems)
     return code
+
+
+def run_name(data: Path | Sequence[Relaxation]) -> str:
+    """Name of the folder of a run, where the user gives none."""
+    return f"finetune-{data.resolve().stem}" if isinstance(data, Path) else "finetune"
 
 
 def read(path: Path, settings: ReadingSettings) -> tuple[list[Relaxation], list[io.Problem]]:
@@ -59,7 +69,19 @@ def read(path: Path, settings: ReadingSettings) -> tuple[list[Relaxation], list[
         raise InputError(
             io.describe(found.rejected, f"cannot use {path}") + "\nleave them out with --reading.skip-bad"
         )
-    relaxations = found.relaxations
+    return found.relaxations, found.rejected
+
+
+def in_fixed_cells(relaxations: Sequence[Relaxation], settings: ReadingSettings) -> list[Relaxation]:
+    """Relaxations of atoms alone.
+
+    Args:
+        relaxations: any.
+        settings: whether those of the cell are taken as relaxations in the final one.
+
+    Raises:
+        InputError: the cell changes, and may not.
+    """
     if settings.in_relaxed_cell:
         relaxations = [io.at_relaxed_cell(r) if _changes_cell(r) else r for r in relaxations]
     moving = [r.name for r in relaxations if _changes_cell(r)]
@@ -68,7 +90,7 @@ def read(path: Path, settings: ReadingSettings) -> tuple[list[Relaxation], list[
             f"the cell changes in {len(moving)} relaxations ({', '.join(moving[:5])}): take the atoms in their final "
             "cell with --reading.in-relaxed-cell, or leave them out"
         )
-    return relaxations, found.rejected
+    return list(relaxations)
 
 
 def _changes_cell(relaxation: Relaxation) -> bool:

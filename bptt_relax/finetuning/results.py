@@ -6,7 +6,6 @@ from pathlib import Path
 from bptt_relax.finetuning import statistics
 from bptt_relax.finetuning.corpus import Corpus
 from bptt_relax.finetuning.measure import Runs, summarize
-from bptt_relax.potentials import pretrained
 from bptt_relax.potentials.registry import Model
 
 PARTS = ("train", "validation", "test", "unseen_kinds")
@@ -50,15 +49,9 @@ def compare(block: Mapping[str, dict]) -> dict:
     }
 
 
-def find_model(name_or_path: str) -> Model:
-    """Registry entry of what a run starts from: a model, or a file of weights fine-tuned from one."""
-    model = pretrained.MODELS.get(name_or_path)
-    return pretrained.find(name_or_path)[1] if model is None else model
-
-
 def base_model(name_or_path: str, model: Model) -> dict:
     """What the model card needs to know of the model a run started from."""
-    kept = ("name", "licence", "notice", "functional", "citation", "sha256", "cutoff")
+    kept = ("name", "family", "licence", "notice", "functional", "citation", "sha256", "cutoff")
     started_from = None if name_or_path == model.name else Path(name_or_path).name
     return {key: getattr(model, key) for key in kept} | {
         "num_elements": len(model.elements),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from bptt_relax import compilation, processes, relax
+from bptt_relax import processes, relax
 from bptt_relax.analysis import adjoint_name
 from bptt_relax.analysis.forgetting import over_seeds
 from bptt_relax.finetuning import cases as casing
@@ -18,7 +18,7 @@ from bptt_relax.finetuning.measure import Measurement, Ruler, Runs, path_recorde
 from bptt_relax.finetuning.session import Session, opened
 from bptt_relax.finetuning.settings import FineTuningSettings
 from bptt_relax.finetuning.stages import check_step_size, make_rule
-from bptt_relax.potentials import pretrained
+from bptt_relax.potentials import BaseModel, base_model, trainable
 from bptt_relax.relax import Theta
 from bptt_relax.report.environment import environment, peak_rss_mb
 from bptt_relax.report.model_card import write_model_cards
@@ -26,7 +26,13 @@ from bptt_relax.report.tables import print_results
 from bptt_relax.training import Interrupted
 
 
-def run(experiment: str, corpus: Corpus, settings: FineTuningSettings, folder_name: str) -> int:
+def run(
+    experiment: str,
+    corpus: Corpus,
+    settings: FineTuningSettings,
+    folder_name: str,
+    base: BaseModel | None = None,
+) -> int:
     """Fine-tune, measure on what was held out, write everything down.
 
     Args:
@@ -34,6 +40,7 @@ def run(experiment: str, corpus: Corpus, settings: FineTuningSettings, folder_na
         corpus: relaxations and their split.
         settings: everything else.
         folder_name: under ``runs/`` where the settings name no folder.
+        base: what to start from; what ``settings.model`` names when not given.
 
     Returns:
         exit code: 0, or 128 + the signal that interrupted it.
@@ -42,18 +49,17 @@ def run(experiment: str, corpus: Corpus, settings: FineTuningSettings, folder_na
         InputError: anything about the settings, the folder, the data or the weights.
         ModelError: the weights can't be had.
     """
-    compilation.keep_compiled_programs()
     folder = workspace.choose_folder(settings.out, settings.resume, folder_name)
-    potential, params = pretrained.load(settings.model)
-    casing.check_elements(corpus.used, potential.elements)
+    base = base or base_model(settings.model)
+    casing.check_elements(corpus.used, base.potential.elements)
     chosen = settings.parameters
-    pretrained.trainable(
-        params, freeze=chosen.freeze, train_only=chosen.train_only
+    trainable(
+        base.params, freeze=chosen.freeze, train_only=chosen.train_only
     )  # refused before anything exists
-    config = settings.resolved() | {"data_sha256": corpus.sha256}
+    config = settings.resolved() | {"data_sha256": corpus.sha256, "params_sha256": base.sha256}
     with opened(folder, config, settings.resume) as session:
         try:
-            found = _Pipeline(session, corpus, settings, potential, params).run(experiment)
+            found = _Pipeline(session, corpus, settings, base).run(experiment)
         except Interrupted:
             session.save_timing()
             session.reporter.note(
@@ -68,18 +74,18 @@ def run(experiment: str, corpus: Corpus, settings: FineTuningSettings, folder_na
 class _Pipeline:
     """The stages of one run over one corpus."""
 
-    def __init__(self, session: Session, corpus: Corpus, settings: FineTuningSettings, potential, params):
-        self.session, self.corpus, self.settings = session, corpus, settings
-        self.potential = potential
+    def __init__(self, session: Session, corpus: Corpus, settings: FineTuningSettings, base: BaseModel):
+        self.session, self.corpus, self.settings, self.base = session, corpus, settings, base
+        self.potential = potential = base.potential
         self.rule = make_rule(settings.relaxation)
-        self.pretrained = Theta(params, self.rule.hyper)
+        self.pretrained = Theta(base.params, self.rule.hyper)
         self.held_out = corpus.select(corpus.held_out)
         self.relaxation = relax.relaxation(
             potential, self.rule, force_tolerance=settings.relaxation.force_tolerance
         )
         split, relaxations = corpus.split, corpus.used
         self.session.reporter.note(
-            f"{settings.model} on {corpus.name}: {len(split.train)} relaxations to train on, "
+            f"{base.name} on {corpus.name}: {len(split.train)} relaxations to train on, "
             f"{len(split.validation)} to validate, {len(split.test)} to test, {len(split.unseen)} of unseen kinds; "
             f"{jax.default_backend()}"
         )
@@ -93,8 +99,7 @@ class _Pipeline:
             self.relaxation,
             settings.relaxation.test_steps,
         )
-        self.model = results.find_model(settings.model)
-        self.bench = make_bench(corpus, settings, potential, params, self.rule, self.cases, self.ruler)
+        self.bench = make_bench(corpus, settings, potential, base.params, self.rule, self.cases, self.ruler)
         self.bench.on_event, self.bench.should_stop = session.event, session.stop
 
     def run(self, experiment: str) -> dict:
@@ -120,7 +125,7 @@ class _Pipeline:
             models = {"pretrained": self.pretrained} | self._train(seed, folder)
             for stage, theta in list(models.items())[1:]:
                 runs.setdefault(stage, []).append(self._measure(theta, stage, folder, f" seed {seed}"))
-                self._save(folder / f"{stage}.safetensors", theta)
+                self.base.save(folder / f"{stage}.safetensors", theta.potential)
                 if self.check is not None:
                     changed = recorded.forgetting(session, self.check, theta, folder, stage)
                     forgotten.setdefault(stage, []).append(changed)
@@ -134,8 +139,8 @@ class _Pipeline:
             "dataset": {"name": self.corpus.name, "sha256": self.corpus.sha256}
             | {part: list(names) for part, names in zip(results.PARTS, self.corpus.split, strict=True)},
             "seeds": list(seeds),
-            "base_model": results.base_model(settings.model, self.model),
-            "models": {settings.model: results.blocks(self.corpus, runs)},
+            "base_model": results.base_model(self.base.name, self.base.about),
+            "models": {self.base.name: results.blocks(self.corpus, runs)},
             "timing_s": {phase: round(seconds, 1) for phase, seconds in session.timing.items()},
             "peak_rss_mb": round(peak_rss_mb()),
             "environment": environment(),
@@ -145,7 +150,7 @@ class _Pipeline:
         if self.check is not None and forgotten:
             stages = {stage: over_seeds(each) for stage, each in forgotten.items()}
             found["forgetting"] = {"probe": self.check.describe(), "stages": stages}
-        paths = self._follow(models, found["models"][settings.model])
+        paths = self._follow(models, found["models"][self.base.name])
         processes.write_json(session.folder / "path.json", paths)
         processes.write_json(session.folder / workspace.RESULTS, found)
         write_model_cards(session.folder, found)
@@ -161,7 +166,7 @@ class _Pipeline:
         reporter.begin("what the pretrained model says about other chemistry")
         params = self.pretrained.potential
         check = self.session.timed(
-            "forgetting", lambda: Check(self.potential, params, self.model, self.bench.train)
+            "forgetting", lambda: Check(self.potential, params, self.base.about, self.bench.train)
         )
         if check.crystals:
             return check
@@ -228,15 +233,6 @@ class _Pipeline:
     def _measure(self, theta: Theta, stage: str, folder: Path, suffix: str = "") -> dict[str, Measurement]:
         title = f"{stage.replace('_', ' ')}{suffix}: relaxing held-out structures"
         return recorded.measure(self.session, self.ruler, theta, self.corpus.held_out, folder, stage, title)
-
-    def _save(self, path: Path, theta: Theta) -> None:
-        """Keep the tuned potential; a classical one has no file format, its few numbers go into JSON."""
-        published = pretrained.MODELS.get(self.settings.model)
-        if published is not None and published.source is None:
-            numbers = {name: float(value) for name, value in theta.potential.items()}
-            processes.write_json(path.with_suffix(".params.json"), numbers)
-        else:
-            pretrained.save(path, self.settings.model, theta.potential)
 
     def _follow(self, models: dict[str, Theta], blocks: dict) -> dict:
         """Follow the relaxation of one test structure: the one whose pretrained error is the median."""

@@ -1,5 +1,6 @@
 """Weights of models that were trained here: parameters under their own paths, settings as a configuration says them."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,16 +11,14 @@ import numpy as np
 from bptt_relax._types import Params
 from bptt_relax.outcomes import InputError
 from bptt_relax.potentials._contract import Potential
+from bptt_relax.trees import path_name
 
 Config = TypeVar("Config", bound=NamedTuple)
 
 
 def to_arrays(params: Params) -> dict[str, np.ndarray]:
     """Float32 arrays by path, as ``layer_0/norm/scale``."""
-    return {
-        "/".join(str(key.key) for key in path): np.asarray(leaf, np.float32)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
+    return {name: np.asarray(leaf, np.float32) for name, leaf in by_path(params).items()}
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], potential: Potential, origin: str) -> Params:
@@ -31,25 +30,60 @@ def from_arrays(arrays: Mapping[str, np.ndarray], potential: Potential, origin: 
         origin: what messages call them.
 
     Raises:
+        InputError: as `fill`.
+    """
+    return fill(jax.eval_shape(potential.init, jax.random.key(0)), arrays, potential.name, origin)
+
+
+def by_path(params: Params) -> dict[str, Any]:
+    """Leaves by path.
+
+    Raises:
+        InputError: two leaves have the same path.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    found = {path_name(path): leaf for path, leaf in leaves}
+    if len(found) < len(leaves):
+        counts = Counter(path_name(path) for path, _ in leaves)
+        name = next(name for name, count in counts.items() if count > 1)
+        raise InputError(f"two parameters are called {name}: leave slashes out of the keys of params")
+    return found
+
+
+def fill(like: Params, arrays: Mapping[str, np.ndarray], what: str, origin: str) -> Params:
+    """A pytree like another one, with these arrays in its float types.
+
+    Args:
+        like: arrays, or what has their shape and dtype.
+        arrays: by path.
+        what: what messages call ``like``.
+        origin: what messages call the arrays.
+
+    Raises:
         InputError: a missing or unexpected array, one of another shape, or a value that isn't finite.
     """
-    expected = jax.eval_shape(potential.init, jax.random.key(0))
-    leaves, structure = jax.tree_util.tree_flatten_with_path(expected)
-    shapes = {"/".join(str(key.key) for key in path): leaf.shape for path, leaf in leaves}
-    if missing := sorted(shapes.keys() - arrays.keys()):
-        raise InputError(
-            f"{origin} lacks {missing[0]} and {len(missing) - 1} more arrays of {potential.name}"
-        )
-    if extra := sorted(arrays.keys() - shapes.keys()):
-        raise InputError(f"{origin} has {extra[0]} and {len(extra) - 1} more arrays than {potential.name}")
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape:
+    expected = by_path(like)
+    if missing := sorted(expected.keys() - arrays.keys()):
+        raise InputError(f"{origin} lacks {_some(missing)} of {what}")
+    if extra := sorted(arrays.keys() - expected.keys()):
+        raise InputError(f"{origin} has {_some(extra)} that {what} has not")
+    for name, leaf in expected.items():
+        if arrays[name].shape != jnp.shape(leaf):
             raise InputError(
-                f"{origin}: {name} has the shape {arrays[name].shape}, its settings say {shape}: save it again"
+                f"{origin}: {name} has the shape {arrays[name].shape}, and {jnp.shape(leaf)} in {what}: it "
+                "belongs to other settings"
             )
         if not np.all(np.isfinite(arrays[name])):
             raise InputError(f"{origin}: {name} holds NaN or infinite values")
-    return jax.tree.unflatten(structure, [jnp.asarray(arrays[name], float) for name in shapes])
+    return jax.tree.unflatten(
+        jax.tree.structure(like),
+        [jnp.asarray(arrays[name], jnp.result_type(leaf)) for name, leaf in expected.items()],
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more arrays" if len(names) > 1 else ""
+    return f"{names[0]}{more}"
 
 
 def read_config(like: Config, arguments: Mapping[str, Any], origin: str) -> Config:

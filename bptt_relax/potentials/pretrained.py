@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from bptt_relax._types import Params
 from bptt_relax.outcomes import InputError
-from bptt_relax.potentials import cache, published, sources, weights_file
+from bptt_relax.potentials import cache, own_format, params_file, published, sources, weights_file
 from bptt_relax.potentials._contract import Potential
 from bptt_relax.potentials._trainable import trainable
 from bptt_relax.potentials.families import family
@@ -21,6 +21,7 @@ from bptt_relax.potentials.weights_file import Weights
 __all__ = [
     "MODELS",
     "Verdict",
+    "about",
     "cache_folder",
     "cached",
     "describe",
@@ -154,25 +155,35 @@ def save(path: str | Path, name_or_path: str | Path, params: Params) -> None:
         params: of that potential.
 
     Raises:
-        InputError: unknown name, no such file, a model that has no file format, or not a .safetensors path.
+        InputError: unknown name, no such file, or not a .safetensors path.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise InputError(f"weights are saved as .safetensors, not {path.name}: rename it")
+    params_file.require_safetensors(path)
     weights, model = find(name_or_path)
     weights_file.write(path, family(model).unload(params, weights))
+
+
+def about(name_or_path: str | Path) -> Model:
+    """The registry entry of a model, or of the model whose weights a file holds.
+
+    Raises:
+        InputError: unknown name, or no such file.
+    """
+    return MODELS.get(str(name_or_path)) or _read_file(Path(name_or_path))[1]
 
 
 def find(name_or_path: str | Path) -> tuple[Weights, Model]:
     """The weights that a name or a file stands for, under their published names, and the model they belong to.
 
     Raises:
-        InputError: unknown name, no such file, a model that has no file of weights.
+        InputError: unknown name, or no such file.
         ModelError: the weights can't be fetched.
     """
-    if str(name_or_path) not in MODELS:
+    model = MODELS.get(str(name_or_path))
+    if model is None:
         return _read_file(Path(name_or_path))
-    model = _with_weights(str(name_or_path))
+    if model.source is None:
+        return Weights(model.name, {}, own_format.to_arrays(_stillinger_weber()[1])), model
     return _at_hand(model) or _convert(model, sources.find(model)), model
 
 

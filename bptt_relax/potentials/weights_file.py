@@ -14,6 +14,8 @@ from bptt_relax.outcomes import InputError
 from bptt_relax.potentials.published import read_bytes, refuse_disguised
 
 FORMAT = "bptt_relax weights 1"
+PARAMETERS_FORMAT = "bptt_relax parameters 1"
+"""Of a potential that the registry does not know, see `params_file`."""
 
 
 class Weights(NamedTuple):
@@ -38,7 +40,7 @@ def write(path: str | Path, weights: Weights) -> None:
         weights: what.
     """
     metadata = {"format": FORMAT, "model": weights.model, "arguments": json.dumps(weights.arguments)}
-    arrays = {k: np.ascontiguousarray(v, np.float32) for k, v in weights.arrays.items()}
+    arrays = {k: np.asarray(v, np.float32, order="C") for k, v in weights.arrays.items()}
     write_whole(Path(path), serialize(arrays, metadata))
 
 
@@ -75,16 +77,12 @@ def decode(data: bytes, origin: str) -> Weights:
     Raises:
         InputError: as `read`.
     """
-    refuse_disguised(data, origin)
-    try:
-        arrays = deserialize(data)
-        # The library gives metadata of files only. It has just checked this header: a length, then JSON.
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    except (SafetensorError, ValueError, TypeError) as error:
+    arrays, metadata = parse(data, origin)
+    if metadata.get("format") == PARAMETERS_FORMAT:
         raise InputError(
-            f"{origin} is not a whole safetensors file ({error}): copy or fetch it again"
-        ) from error
+            f"{origin} holds parameters of {metadata.get('potential')!r}, a potential that was given from Python: "
+            "read them there, with potentials.load_params(path, like=params)"
+        )
     if metadata.get("format") != FORMAT:
         raise InputError(
             f"{origin} was not written by this package (format {metadata.get('format')!r}, needed {FORMAT!r}): "
@@ -95,4 +93,26 @@ def decode(data: bytes, origin: str) -> Weights:
     except (KeyError, ValueError) as error:
         raise InputError(
             f"{origin} does not say which model it belongs to ({error}): save it again"
+        ) from error
+
+
+def parse(data: bytes, origin: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and metadata of a safetensors file.
+
+    Args:
+        data: the whole file.
+        origin: what messages call it.
+
+    Raises:
+        InputError: not such a file, or cut off.
+    """
+    refuse_disguised(data, origin)
+    try:
+        arrays = deserialize(data)
+        # The library gives metadata of files only. It has just checked this header: a length, then JSON.
+        length = int.from_bytes(data[:8], "little")
+        return arrays, json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{origin} is not a whole safetensors file ({error}): copy or fetch it again"
         ) from error

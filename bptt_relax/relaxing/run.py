@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from bptt_relax import batches, compilation, io
+from bptt_relax import batches, io
 from bptt_relax.batches import Final
 from bptt_relax.io import Found, Problem, StructureInspection
 from bptt_relax.outcomes import InputError, Outcome, RelaxationError
-from bptt_relax.potentials import Potential, pretrained
+from bptt_relax.potentials import BaseModel, base_model
 from bptt_relax.processes import StopSignal
 from bptt_relax.relax import Theta
 from bptt_relax.relaxing.frames import ENDINGS, relaxed_frame, write_path
@@ -19,13 +19,19 @@ from bptt_relax.relaxing.settings import RelaxSettings
 from bptt_relax.report import Reporter
 
 
-def relax_files(paths: Sequence[Path], settings: RelaxSettings, reporter: Reporter | None = None) -> int:
+def run(
+    paths: Sequence[Path],
+    settings: RelaxSettings,
+    reporter: Reporter | None = None,
+    base: BaseModel | None = None,
+) -> int:
     """Relax every structure of the given files and folders.
 
     Args:
         paths: as `io.inspect_structures`.
         settings: how, and where to.
         reporter: told how far it is; one on standard error when not given.
+        base: the model; what ``settings.model`` names when not given.
 
     Returns:
         exit code: 0, also where steps ran out (the file says which); 130 or 143 where a signal stopped it.
@@ -35,8 +41,8 @@ def relax_files(paths: Sequence[Path], settings: RelaxSettings, reporter: Report
         ModelError: the model can't be had.
         RelaxationError: all is written, but relaxations failed; names them.
     """
-    compilation.keep_compiled_programs()
-    potential, params = pretrained.load(settings.model)
+    base = base or base_model(settings.model)
+    potential = base.potential
     if settings.cell != "fixed" and "stress" not in potential.predicts:
         raise InputError(
             f"--cell {settings.cell} needs a stress, and {potential.name} predicts none: take --cell fixed, or "
@@ -46,7 +52,11 @@ def relax_files(paths: Sequence[Path], settings: RelaxSettings, reporter: Report
     inspection = io.inspect_structures(paths, elements=potential.elements)
     rejected_to = _check(settings, output, inspection)
     found = inspection.found
-    start = {"settings": settings.physics(), "structures": _digest(found)}
+    start = {
+        "settings": settings.physics(),
+        "structures": _digest(found),
+        "params_sha256": base.sha256,
+    }
     with (
         output.opened(start, settings.resume),
         StopSignal().listening() as stop,
@@ -57,7 +67,7 @@ def relax_files(paths: Sequence[Path], settings: RelaxSettings, reporter: Report
             reporter.warn(f"left out, reasons in {rejected_to}: {_listed(inspection.rejected)}")
         for note in inspection.notes:
             reporter.note(f"note: {note}")
-        _relax(found, potential, params, settings, output, reporter, stop)
+        _relax(found, base, settings, output, reporter, stop)
         if stop():
             print(
                 f"interrupted: {len(output.names)} of {len(found)} structures are in {settings.out}. "
@@ -96,8 +106,7 @@ def _check(settings: RelaxSettings, output: Output, inspection: StructureInspect
 
 def _relax(
     found: Sequence[Found],
-    potential: Potential,
-    params,
+    base: BaseModel,
     settings: RelaxSettings,
     output: Output,
     reporter: Reporter,
@@ -109,14 +118,14 @@ def _relax(
         reporter.note(f"{len(done)} of {len(found)} structures are relaxed already")
     if len(done) == len(found):
         return
-    rule = make_rule(settings)
+    potential, rule = base.potential, make_rule(settings)
     relaxation = make_relaxation(potential, rule, settings)
     structures = [one.structure for one in found]
     # Planned for all, also where some are done: what is left ends to the last digit where it would have.
     buckets = batches.plan_buckets(structures, potential.graph, headroom=batches.headroom(relaxation))
     reporter.note(batches.describe(buckets))
     left = [bucket._replace(members=tuple(k for k in bucket.members if k not in done)) for bucket in buckets]
-    run = batches.relax_many(
+    relax_many = batches.relax_many(
         relaxation,
         potential.graph,
         settings.steps,
@@ -125,13 +134,13 @@ def _relax(
     )
     if settings.trajectory is not None:
         settings.trajectory.mkdir(parents=True, exist_ok=True)
-    reporter.begin(f"relaxing with {settings.model}", len(found) - len(done), unit="structures")
-    theta = Theta(params, rule.hyper)
-    for final in run(theta, structures, buckets=[b for b in left if b.members], should_stop=stop):
+    reporter.begin(f"relaxing with {base.name}", len(found) - len(done), unit="structures")
+    theta = Theta(base.params, rule.hyper)
+    for final in relax_many(theta, structures, buckets=[b for b in left if b.members], should_stop=stop):
         one = found[final.index]
         if settings.trajectory is not None:
             write_path(settings.trajectory / f"{final.structure.name}.extxyz", one, final)
-        output.append(final.structure.name, relaxed_frame(one, final, settings.model))
+        output.append(final.structure.name, relaxed_frame(one, final, base.name))
         _tell(final, reporter)
     reporter.end()
 

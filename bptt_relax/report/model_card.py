@@ -70,7 +70,9 @@ def model_card(results: dict[str, Any], stage: str, index: int = 0) -> str:
 
 def _identity(base: dict[str, Any], results: dict[str, Any], stage: str, seed: int) -> str:
     started = f", continued from {_text(base['started_from'])}" if base["started_from"] else ""
-    sha256 = f" (published file sha256 {base['sha256']})" if base["sha256"] else ""
+    # A potential from Python is of no family: what is known of it is its parameters.
+    hashed = "published file" if base.get("family", True) else "given from Python, its parameters"
+    sha256 = f" ({hashed} sha256 {base['sha256']})" if base["sha256"] else ""
     how = {
         "bptt": "backpropagation through the structural relaxation, after force matching where the data have forces",
         "force_matching": "matching the forces of ionic steps, for as long as BPTT and what led to it took",
@@ -94,9 +96,15 @@ def _limits(results: dict[str, Any], base: dict[str, Any], stage: str) -> Iterat
         yield "Other chemistry was not checked: use it for what it was trained on."
     else:
         yield forgetting.sentence(found)
+    covers = (
+        f"covers {base['num_elements']} elements"
+        if base["num_elements"]
+        else "names no elements that it covers"
+    )
+    functional = _text(base["functional"]) or "at a level of theory that is not known"
     yield (
-        f"The base model covers {base['num_elements']} elements ({_text(base['functional'])}); what was not among the "
-        "training data is at best as good as it was there."
+        f"The base model {covers} ({functional}); what was not among the training data is at best as good as it was "
+        "there."
     )
     (entry,) = results["models"].values()
     if not entry.get("unseen"):
@@ -153,6 +161,11 @@ def _settings(results: dict[str, Any]) -> str:
 
 
 def _licence(base: dict[str, Any]) -> str:
+    if not base["licence"]:
+        return (
+            "Unknown: the base model was given without one. These weights are derived from it; ask whoever made it "
+            "before passing them on."
+        )
     if not base["notice"]:
         return f"{_text(base['licence'])}."
     notice = "\n".join(f"> {_text(line)}".rstrip() for line in base["notice"].splitlines())
@@ -161,7 +174,7 @@ def _licence(base: dict[str, Any]) -> str:
 
 
 def _citations(results: dict[str, Any], base: dict[str, Any]) -> Iterator[str]:
-    yield f"the base model: {_text(base['citation'])}"
+    yield f"the base model: {_text(base['citation']) or 'not known, ask whoever made it'}"
     yield f"backpropagation through relaxation: {METHOD}"
     if results["config"].get("parameters", {}).get("rank"):
         yield f"low-rank updates: {LOW_RANK}"

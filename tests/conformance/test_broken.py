@@ -12,6 +12,7 @@ import jax, jax.numpy as jnp
 from bptt_relax.conformance import PotentialConformance
 from bptt_relax.potentials import Prediction, conservative
 from bptt_relax.neighbors import GraphSpec
+from jax.custom_batching import custom_vmap
 from bptt_relax.trees import safe_norm
 
 PARAMS = {{"depth": 0.8, "length": 2.4}}
@@ -21,6 +22,23 @@ def edges(params, vectors, graph):
     x = jnp.exp(-1.4 * (r - params["length"]))
     fade = jnp.where(r < 4.5, (1 - (r / 4.5) ** 2) ** 3, 0.0)
     return jnp.where(graph.mask, 0.5 * params["depth"] * x * (x - 2) * fade, 0.0)
+
+@custom_vmap
+def batch(x):
+    return 0.0 * x
+
+@batch.def_vmap
+def _(size, is_batched, x):
+    return 0.0 * x + 1.0, True
+
+def in_a_batch(positions):
+    return batch(jax.lax.stop_gradient(positions[0, 0]))
+
+asked = []
+
+def times_asked():
+    asked.append(1)
+    return len(asked)
 
 def moments(e, vectors, graph, system):
     n = len(system.mask)
@@ -32,17 +50,26 @@ def energy(params, vectors, system, graph):
     e = edges(params, vectors, graph)
     return {energy}
 
-whole = conservative(energy, lambda key: PARAMS, GraphSpec(4.5))
+whole = conservative(energy, lambda key: PARAMS, GraphSpec(4.5, {bonds}))
 
 def apply(params, positions, system, graph):
     e, f, s = whole.apply(params, positions, system, graph)
     return Prediction({prediction})
 
+def lean(params, positions, system, graph):
+    return whole.apply_lean({lean}, positions, system, graph)
+
 class TestBroken(PotentialConformance):
     def make(self):
-        return whole._replace(apply=apply), {params}
+        return whole._replace(apply=apply, apply_lean=lean), {params}
 """
-SOUND = {"energy": "jnp.sum(e)", "prediction": "e, f, s", "params": "PARAMS"}
+SOUND = {
+    "energy": "jnp.sum(e)",
+    "prediction": "e, f, s",
+    "params": "PARAMS",
+    "lean": "params",
+    "bonds": "0.0",
+}
 
 CASES = {
     "test_shapes_and_types": {"prediction": "e[None], f, s"},
@@ -55,6 +82,10 @@ CASES = {
     "test_what_relaxations_rely_on[energy and forces]": {"prediction": "e, 1.01 * f, s"},
     "test_what_relaxations_rely_on[smooth at the cutoff]": {
         "energy": "jnp.sum(e) + 1e-2 * jnp.sum(jnp.where(graph.mask, 1.0, 0.0))"
+    },
+    "test_what_relaxations_rely_on[smooth at the bond cutoff]": {
+        "bonds": "3.2",
+        "energy": "jnp.sum(e) + 1e-2 * jnp.sum(jnp.where(graph.bond_mask, 1.0, 0.0))",
     },
     "test_what_relaxations_rely_on[stale neighbors]": {
         "prediction": "e, f * (1 + 1e-4 * jnp.sum(system.candidates.mask)), s"
@@ -75,16 +106,32 @@ CASES = {
         "prediction": "jax.lax.stop_gradient(e), jax.lax.stop_gradient(f), s"
     },
     "test_the_lean_derivative_is_the_plain_one": {"prediction": "e, 1.001 * f, s"},
+    "test_structures_side_by_side[vmap]": {"prediction": "e, f * (1 + 1e-3 * in_a_batch(positions)), s"},
+    "test_structures_side_by_side[lax.map]": {"prediction": "e, f * (1 + 1e-3 * times_asked()), s"},
     "test_the_gradient_of_a_relaxation_is_its_difference": {"prediction": "e, jax.lax.stop_gradient(f), s"},
+    "test_every_adjoint_gives_that_gradient[checkpointed by force]": {
+        "lean": '{**params, "depth": jax.lax.stop_gradient(params["depth"])}'
+    },
 }
 
 
-@pytest.mark.slow
+def run(pytester, broken, *tests):
+    """Run some tests of the suite on a potential that is sound but for this."""
+    pytester.makepyfile(test_it=BROKEN.format(**(SOUND | broken)))
+    return pytester.runpytest_inprocess("-q", *(f"test_it.py::TestBroken::{test}" for test in tests))
+
+
 @pytest.mark.parametrize("test", CASES)
 def test_what_is_broken_fails(pytester, test):
-    pytester.makepyfile(BROKEN.format(**(SOUND | CASES[test])))
-    result = pytester.runpytest_inprocess(f"test_what_is_broken_fails.py::TestBroken::{test}", "-q")
+    result = run(pytester, CASES[test], test)
     result.assert_outcomes(failed=1)
+    # Caught, and not come to grief on the way.
+    result.stdout.re_match_lines([r"E\s+(AssertionError|assert )"])
+
+
+def test_what_is_sound_passes(pytester):
+    result = run(pytester, {"bonds": "3.2"}, *CASES)
+    result.assert_outcomes(passed=len(CASES))
 
 
 def test_a_class_that_makes_nothing_says_what_to_write(pytester):

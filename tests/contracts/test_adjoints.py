@@ -9,6 +9,7 @@ import pytest
 
 from bptt_relax import relax, systems, unrolling
 from bptt_relax.adjoints import Checkpointed, FrozenGeometry, Full, Guided, Implicit, Truncated
+from bptt_relax.outcomes import RelaxationError
 from bptt_relax.potentials import adapt, stillinger_weber
 from bptt_relax.relax import Theta
 
@@ -108,7 +109,7 @@ def combinations():
         for rule in RULES:
             for name in EVERY:
                 if (kind, name) == ("adapt", "implicit"):
-                    # Forces of random parameters have no minimum, and it rightly refuses.
+                    # Forces of random parameters have no minimum: refused, see below.
                     continue
                 combination = (kind, rule, name)
                 marks = () if combination in QUICK else pytest.mark.slow
@@ -119,6 +120,28 @@ def combinations():
 def test_every_rule_adjoint_and_potential(make_problem, full, kind, rule, name):
     problem = make_problem(kind, rule)
     assert_keeps_contract(problem, name, full((kind, rule), problem))
+
+
+def test_implicit_refuses_forces_that_have_no_minimum(make_problem, full):
+    """Those of a network with random parameters: no number comes out that could be taken for a gradient."""
+    problem, adjoint = make_problem("adapt", "capped"), EVERY["implicit"]
+    result, (theta, start) = outcome_of(problem, adjoint)
+    assert_close(result, full(("adapt", "capped"), problem)[0], 1e-12)
+    assert all(bool(jnp.all(jnp.isnan(leaf))) for leaf in jax.tree.leaves(theta.potential))
+    np.testing.assert_array_equal(start, 0.0)
+
+    def loss(positions):
+        state = result.state._replace(positions=positions)
+        return problem.loss(problem.theta, state, problem.system)
+
+    cotangent = jax.grad(loss)(result.state.positions)
+    report = jax.jit(
+        lambda: adjoint.report(problem.relaxation, problem.theta, result.state, problem.system, cotangent)
+    )()
+    with pytest.raises(
+        RelaxationError, match="structure here: the linear solver did not reach its tolerance"
+    ):
+        report.check("here")
 
 
 @pytest.fixture(scope="session")

@@ -43,10 +43,12 @@ def test_composing_steps(capsys):
     assert int(namespace["result"].state.steps) > 5
 
 
-def test_adding_a_potential():
+def test_adding_a_potential(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     namespace = run_examples("docs/adding-a-potential.md")
     assert float(namespace["value"]) > 0
     assert all(float(abs(leaf)) > 0 for leaf in namespace["gradient"].potential.values())
+    assert namespace["tuned_params"] == namespace["tuned"].params[0] != namespace["params"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from bptt_relax import datasets
 from bptt_relax.io import write_relaxations
+from bptt_relax.potentials import pretrained
 
 QUICK = (
     *("--relaxation.train-steps", "4", "--relaxation.test-steps", "10", "--bptt.epochs", "1"),
@@ -59,8 +60,8 @@ def test_structures_alone_are_enough(silicon, tmp_path):
     assert "force_matching" not in model
     assert model["bptt"]["force_mae"] is None
     assert np.isfinite(model["reduction"]["bptt_vs_pretrained"])
-    before = json.loads((out / "seed0" / "bptt.params.json").read_text())
-    assert before
+    tuned, _ = pretrained.load(out / "seed0" / "bptt.safetensors")
+    assert tuned.name == "stillinger-weber"
     assert (out / "seed0" / "bptt.extxyz").is_file()
     # Stillinger and Weber's silicon knows no other chemistry that it could forget.
     assert "no forgetting check" in finished.stdout + finished.stderr

@@ -5,10 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from bptt_relax import neighbors, potentials, systems
-from bptt_relax.potentials.adapters import from_energy_fn, from_equinox, from_linen, from_nnx, from_pair_fn
+from bptt_relax.potentials.adapters import from_energy_fn, from_linen, from_pair_fn
 
 # Not yet seen to pass as a whole on a quiet machine; see the closing note of the session that wrote it.
 pytestmark = pytest.mark.slow
@@ -78,63 +77,6 @@ def predict_energy(adapted, structure):
     return float(jax.jit(potential.apply)(params, positions, system, graph).energy)
 
 
-def radial(x, features):
-    """Energies of atoms from features of edges, fading at 4 angstrom."""
-    return features[:, 0] * jnp.where(x < 1, (1 - x * x) ** 3, 0.0)
-
-
-class Linen(nn.Module):
-    @nn.compact
-    def __call__(self, distances, receivers, species):
-        x = distances / 4.0
-        energies = radial(x, nn.Dense(1)(nn.tanh(nn.Dense(6)(x[:, None]))))
-        return jax.ops.segment_sum(energies, receivers, species.shape[0])
-
-
-class Nnx(nnx.Module):
-    def __init__(self, rngs):
-        self.hidden, self.out = nnx.Linear(1, 6, rngs=rngs), nnx.Linear(6, 1, rngs=rngs)
-
-    def __call__(self, distances, receivers, species):
-        x = distances / 4.0
-        energies = radial(x, self.out(jnp.tanh(self.hidden(x[:, None]))))
-        return jax.ops.segment_sum(energies, receivers, species.shape[0])
-
-
-def linen():
-    edges = (jnp.ones(3), jnp.zeros(3, int), jnp.zeros(2, int))
-    with jax.numpy_rank_promotion("allow"):
-        return from_linen(Linen(), Linen().init(jax.random.key(0), *edges), 4.0)
-
-
-def equinox_module():
-    eqx = pytest.importorskip("equinox", reason="equinox is not installed")
-
-    class Module(eqx.Module):
-        mlp: eqx.nn.MLP
-
-        def __call__(self, distances, receivers, species):
-            x = distances / 4.0
-            energies = radial(x, jax.vmap(self.mlp)(x[:, None]))
-            return jax.ops.segment_sum(energies, receivers, species.shape[0])
-
-    return from_equinox(Module(eqx.nn.MLP(1, 1, 6, 1, key=jax.random.key(0))), 4.0)
-
-
-@pytest.mark.parametrize(
-    "make", [linen, lambda: from_nnx(Nnx(nnx.Rngs(0)), 4.0), equinox_module], ids=["linen", "nnx", "equinox"]
-)
-def test_modules(make, make_silicon, make_structure):
-    """Energies of atoms are summed, every image counts, padding is nothing."""
-    potential, params = make()
-    atoms = make_silicon(1)
-    one = predict(potential, params, make_structure(atoms))
-    two = predict(potential, params, make_structure(atoms.repeat((2, 1, 1))), extra_atoms=0)
-    np.testing.assert_allclose(two.energy, 2 * one.energy, rtol=1e-6)
-    np.testing.assert_allclose(two.forces[:7], one.forces[:7], atol=1e-6)
-    assert potential.apply_lean is not None
-
-
 def test_what_cannot_be_right_is_refused_when_it_is_built():
     def asks_for_more(params, positions, mask, charges): ...
 
@@ -149,6 +91,6 @@ def test_what_cannot_be_right_is_refused_when_it_is_built():
     with pytest.raises(ValueError, match="asks for edges and for positions"):
         from_energy_fn(mixes, {}, 5.0)
     with pytest.raises(ValueError, match="no 'params'"):
-        from_linen(Linen(), {"batch_stats": {}}, 4.0)
+        from_linen(nn.Dense(1), {"batch_stats": {}}, 4.0)
     with pytest.raises(ValueError, match="fade=6"):
         from_pair_fn(lambda params, r: r, {}, 5.0, fade=6.0)

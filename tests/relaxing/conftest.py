@@ -12,6 +12,7 @@ from ase.constraints import FixAtoms
 from ase.io import write
 from rich.console import Console
 
+from bptt_relax import compilation
 from bptt_relax.relaxing import run as relaxing
 from bptt_relax.relaxing.settings import RelaxSettings
 from bptt_relax.report import Reporter
@@ -20,7 +21,7 @@ from bptt_relax.report import Reporter
 @pytest.fixture(autouse=True)
 def _keep_the_settings_of_the_tests(monkeypatch):
     # The tests have a compilation cache of their own.
-    monkeypatch.setattr(relaxing.compilation, "keep_compiled_programs", lambda: None)
+    monkeypatch.setattr(compilation, "keep_compiled_programs", lambda: None)
 
 
 @pytest.fixture
@@ -55,9 +56,7 @@ def relax(tmp_path) -> Callable[..., tuple[int, str]]:
         text = StringIO()
         options = {"out": tmp_path / "out.extxyz", "model": "stillinger-weber", "fmax": 0.01, "workers": 1}
         reporter = Reporter(Console(file=text, width=200), plain=True)
-        code = relaxing.relax_files(
-            [Path(path) for path in paths], RelaxSettings(**(options | settings)), reporter
-        )
+        code = relaxing.run([Path(path) for path in paths], RelaxSettings(**(options | settings)), reporter)
         return code, text.getvalue()
 
     return relax

@@ -252,7 +252,7 @@ def test_a_killed_process_loses_nothing_that_was_finished(folder, tmp_path):
 def test_the_command_parses_what_it_passes_on(monkeypatch, tmp_path):
     told = {}
     monkeypatch.setattr(
-        "bptt_relax.relaxing.run.relax_files",
+        "bptt_relax.relaxing.run.run",
         lambda paths, settings: told.update(paths=paths, settings=settings) or 0,
     )
     assert cli.main(["relax", "a.cif", "b@-1", "--out", "o.xyz", "--cell", "110001", "--skip-bad"]) == 0

@@ -86,7 +86,7 @@ class _Comparison:
     def run(self) -> dict[str, Any]:
         """Every variant in turn; returns what results.json holds."""
         session, config = self.session, self.config
-        model = results.find_model(config.model)
+        model = pretrained.about(config.model)
         train = self.corpus.select(self.corpus.split.train)
         session.reporter.begin("what the pretrained model says about other chemistry")
         check = Check(self.potential, self.pretrained.potential, model, train)

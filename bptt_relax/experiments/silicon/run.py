@@ -1,6 +1,6 @@
 """The bundled silicon defects, split by relaxation, with whole kinds held out."""
 
-from bptt_relax import datasets
+from bptt_relax import compilation, datasets
 from bptt_relax.experiments.silicon.config import DataSettings, SiliconConfig
 from bptt_relax.finetuning.corpus import Corpus
 from bptt_relax.finetuning.run import run as finetune
@@ -16,6 +16,7 @@ def run(config: SiliconConfig) -> int:
     Returns:
         exit code, see `finetuning.run.run`, whose errors it raises.
     """
+    compilation.keep_compiled_programs()
     data = datasets.load("silicon-defects")
     split = limit(datasets.silicon.split(data.relaxations), config.data)
     corpus = Corpus(data.name, data.sha256, data.relaxations, split)
