@@ -128,6 +128,13 @@ def processor() -> str:
     return found[1].strip() if found else "unknown"
 
 
+def in_short(message: str) -> str:
+    """A message without the places in files that some carry: they hide what happened, and name this machine's folders."""
+    lines = (line.strip() for line in message.splitlines())
+    told = (line for line in lines if not re.match(r'(File "|Traceback|-*$)', line))
+    return re.sub(r"Traceback \(most recent call last\):\s*", "", " ".join(told))[:300]
+
+
 def serve(requests: TextIO, answers: TextIO) -> None:
     """Answer until the requests end. An exception is an answer too; the process lives on."""
     worker = Worker()
@@ -136,7 +143,7 @@ def serve(requests: TextIO, answers: TextIO) -> None:
         try:
             answer = getattr(worker, f"do_{request.pop('do')}")(**request)
         except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+            answer = {"error": f"{type(error).__name__}: {in_short(str(error))}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

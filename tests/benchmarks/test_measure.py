@@ -159,3 +159,13 @@ def test_presets_name_what_exists_and_every_case_once(name):
 def test_unknown_sizes_are_refused():
     with pytest.raises(ValueError, match="no silicon cell of 30 atoms"):
         cases.silicon(30)
+
+
+def test_an_error_is_told_without_the_places_in_files():
+    message = """INTERNAL: callback failed: Traceback (most recent call last):
+      File "folder/callback.py", line 815, in wrapped
+    SolverError: out of steps
+
+    ---------
+    """
+    assert worker.in_short(message) == "INTERNAL: callback failed: SolverError: out of steps"
