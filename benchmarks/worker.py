@@ -129,7 +129,7 @@ def processor() -> str:
 
 
 def in_short(message: str) -> str:
-    """A message without the places in files that some carry: they hide what happened, and name this machine's folders."""
+    """A message without the places in files in it, which hide what happened, and name folders."""
     lines = (line.strip() for line in message.splitlines())
     told = (line for line in lines if not re.match(r'(File "|Traceback|-*$)', line))
     return re.sub(r"Traceback \(most recent call last\):\s*", "", " ".join(told))[:300]
