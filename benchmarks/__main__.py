@@ -21,7 +21,7 @@ class Options:
     Attributes:
         out: JSON file, written after every case. What an existing one holds is kept, except for what is measured
             again.
-        preset: ci takes two minutes and needs no weights, laptop a quarter of an hour on two free cores, full hours.
+        preset: ci takes two minutes and needs no weights, laptop forty minutes on two free cores, full hours.
         resume: measure only what the file does not hold yet, as after an interruption.
         only: measure only the cases whose name contains one of these ("chgnet", "sw-63", "convergence").
         fill: also put the tables into these documents, between their <!-- benchmarks NAME --> marks.
