@@ -1,8 +1,9 @@
 """What every experiment's ``__main__`` does with its command line: presets, files, overrides."""
 
+import importlib
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,6 +13,27 @@ import tyro
 from bptt_relax.outcomes import InputError
 
 Config = TypeVar("Config", bound=pydantic.BaseModel)
+
+
+def program(
+    experiment: str, config_type: type[Config], presets: Mapping[str, Config], default: str, description: str
+) -> Callable[[], int]:
+    """The main function of an experiment: parse, then ``run(config)``; JAX is imported only then: --help is fast.
+
+    Args:
+        experiment: the package in this one that holds it.
+        config_type: as for `parse`, like what follows.
+        presets: named starting points.
+        default: which preset when none is named.
+        description: for ``--help``.
+    """
+
+    def main() -> int:
+        module = f"bptt_relax.experiments.{experiment}"
+        config = parse(config_type, presets, default, f"python -m {module}", description)
+        return importlib.import_module(f"{module}.run").run(config)
+
+    return main
 
 
 def parse(

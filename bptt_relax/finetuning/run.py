@@ -11,7 +11,7 @@ from bptt_relax.analysis import adjoint_name
 from bptt_relax.analysis.forgetting import over_seeds
 from bptt_relax.finetuning import cases as casing
 from bptt_relax.finetuning import figures, recorded, results, structures, workspace
-from bptt_relax.finetuning.bench import make_bench
+from bptt_relax.finetuning.bench import make_bench, make_programs
 from bptt_relax.finetuning.corpus import Corpus
 from bptt_relax.finetuning.forgetting import Check
 from bptt_relax.finetuning.measure import Measurement, Ruler, Runs, path_recorder
@@ -99,7 +99,9 @@ class _Pipeline:
             self.relaxation,
             settings.relaxation.test_steps,
         )
-        self.bench = make_bench(corpus, settings, potential, base.params, self.rule, self.cases, self.ruler)
+        train = corpus.select(split.train)
+        programs = make_programs(settings, potential, base.params, self.rule, train)
+        self.bench = make_bench(corpus, settings, programs, self.cases, self.ruler)
         self.bench.on_event, self.bench.should_stop = session.event, session.stop
 
     def run(self, experiment: str) -> dict:

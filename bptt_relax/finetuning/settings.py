@@ -17,6 +17,11 @@ class Settings(BaseModel):
 class RelaxationSettings(Settings):
     """The relaxation x <- x + step, in training and in testing."""
 
+    rule: Literal["momentum", "descent", "fire"] = "momentum"
+    """How forces become a step. fire has its own numbers in place of step_size, decay, mix and annealing; descent has
+    neither decay nor mix."""
+    scales: tuple[Literal["element", "step"], ...] = ()
+    """Learnable factors on the forces, 1 at first: one for each element, one for each step."""
     step_size: float = Field(default=0.03, gt=0)
     """angstrom^2/eV."""
     decay: float = Field(default=0.7, gt=0, lt=1)
@@ -63,8 +68,10 @@ class BpttSettings(Settings):
     """Of Adam, at the top of its schedule."""
     clip: float = Field(default=5.0, gt=0)
     """Largest norm of a gradient."""
+    distance: Literal["delta_q", "rmsd"] = "delta_q"
+    """What is minimized: Delta Q, or the same with every atom of the mean mass."""
     softening: float = Field(default=0.3, ge=0)
-    """Delta Q below which the loss is quadratic, sqrt(u)*angstrom; 0 for Delta Q itself."""
+    """Distance below which the loss is quadratic, sqrt(u)*angstrom; 0 for the distance itself."""
     averaging: float = Field(default=0.95, ge=0, lt=1)
     """Weight of the past in the moving average of the parameters, the model that is validated and used."""
     start_from: Literal["force_matching", "pretrained"] = "force_matching"
@@ -79,8 +86,18 @@ class BpttSettings(Settings):
     """Weight of the force error of random ionic steps, sqrt(u)*angstrom per (eV/angstrom)^2; 0 needs no forces."""
     anchor_weight: float = Field(default=0.0, ge=0)
     """Weight of staying close to the pretrained forces at the reference structure."""
+    learn_potential: bool = True
+    """Train the potential."""
     learn_rule: bool = False
-    """Train step size, momentum and annealing as well."""
+    """Train step size, momentum and annealing (what the rule has) and the scales as well."""
+    rule_learning_rate: float = Field(default=0.0, ge=0)
+    """Learning rate of the rule, whose numbers train as logarithms and logits; that of the potential when 0."""
+
+    @model_validator(mode="after")
+    def _something_trains(self):
+        if not (self.learn_potential or self.learn_rule):
+            raise ValueError("neither learn_potential nor learn_rule: nothing would train")
+        return self
 
     @model_validator(mode="after")
     def _shares(self):

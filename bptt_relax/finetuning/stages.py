@@ -4,53 +4,40 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 
 from bptt_relax import relax, trees
-from bptt_relax.adjoints import Adjoint
-from bptt_relax.analysis import (
-    FASTEST_FIRST,
-    Plan,
-    Stability,
-    adjoint_name,
-    hessian_extremes,
-    plan_measured,
-    stability,
-    temporary_bytes,
-)
+from bptt_relax.analysis import Plan, Stability, hessian_extremes, stability
 from bptt_relax.finetuning import cases as casing
 from bptt_relax.finetuning.measure import Ruler
+from bptt_relax.finetuning.programs import Programs
 from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.potentials import Potential
 from bptt_relax.relax import Theta, UpdateRule
 from bptt_relax.systems import Pair
-from bptt_relax.training import (
-    LabelledFrame,
-    Objective,
-    ReplayFrame,
-    Stage,
-    StageResult,
-    agreement,
-    fine_tuning,
-    fit,
-    force_matching,
-    low_rank,
-    relaxed_structure,
-    weighted_sum,
-)
-from bptt_relax.unrolling import unroll
+from bptt_relax.training import LabelledFrame, Objective, Stage, StageResult, fine_tuning, fit, low_rank
 
 FRAMES_PER_UNROLL = 4
 """Ionic steps whose forces are matched along with each unroll; they cost a tenth of it."""
 
 
 def make_rule(settings: RelaxationSettings) -> UpdateRule:
-    """The paper's frame: momentum on an annealed step, capped."""
-    step = relax.momentum(settings.step_size, settings.decay, annealing=settings.annealing, mix=settings.mix)
-    return relax.chain(step, relax.cap_displacement(settings.cap))
+    """The update rule that the settings name: in the paper's frame momentum on an annealed step, capped."""
+    scales = [SCALES[name](settings) for name in settings.scales]
+    return relax.chain(*scales, RULES[settings.rule](settings), relax.cap_displacement(settings.cap))
+
+
+SCALES: dict[str, Callable[[RelaxationSettings], UpdateRule]] = {
+    "element": lambda settings: relax.scale_by_element(),
+    "step": lambda settings: relax.scale_by_step(settings.train_steps),
+}
+RULES: dict[str, Callable[[RelaxationSettings], UpdateRule]] = {
+    "momentum": lambda s: relax.momentum(s.step_size, s.decay, annealing=s.annealing, mix=s.mix),
+    "descent": lambda s: relax.descent(s.step_size, annealing=s.annealing),
+    "fire": lambda s: relax.fire(largest_step=None),
+}
 
 
 def check_step_size(potential: Potential, rule: UpdateRule, theta: Theta, pairs: Iterable[Pair]) -> Stability:
@@ -69,136 +56,51 @@ def check_step_size(potential: Potential, rule: UpdateRule, theta: Theta, pairs:
     return stability(rule, theta.rule, max(float(extremes(pair).largest) for pair in pairs))
 
 
-class Remedies(NamedTuple):
-    """What keeps fine-tuning from changing more than it is asked to, beside the anchor and what is frozen.
-
-    Attributes:
-        replay: structures of other chemistry with what the pretrained model says about them.
-        replay_weight: weight of agreeing with it in force matching, (eV/angstrom)^2 against as much; no replay where
-            zero.
-        replay_weight_bptt: the same in BPTT, sqrt(u)*angstrom per (eV/angstrom)^2.
-        replay_batch: structures per update.
-        rank: of the update of each matrix; 0 for updates of any form.
-    """
-
-    replay: Sequence[ReplayFrame] = ()
-    replay_weight: float = 0.0
-    replay_weight_bptt: float = 0.0
-    replay_batch: int = 4
-    rank: int = 0
-
-
-NO_REMEDIES = Remedies()
-
-
 @dataclass
 class Bench:
     """Everything the stages share.
 
     Attributes:
-        potential: the model's functions.
-        trainable: pytree of bools like theta, what BPTT may change; force matching never changes the rule.
-        rule: update rule.
+        programs: the objectives.
+        trainable: pytree of bools like theta, what may change; force matching never changes the rule.
+        learn_potential: whether BPTT changes the potential.
         cases: how relaxations are prepared.
         ruler: measures models.
         train: to learn from.
         validation: names to choose the best model by.
         on_event: gets the training loop's events.
         should_stop: asked after every update.
-        train_steps: length of the unroll in training.
-        huber_delta: of force matching, eV/angstrom.
-        anchor: the pretrained model.
-        anchor_weight: weight of staying close to its forces.
-        softening: Delta Q below which the loss is quadratic, sqrt(u)*angstrom.
-        force_weight: weight of force matching within BPTT.
         memory_budget: temporary memory that one gradient may take, bytes; no limit but the machine's when not
             given.
-        remedies: against forgetting.
     """
 
-    potential: Potential
+    programs: Programs
     trainable: Theta
-    rule: UpdateRule
+    learn_potential: bool
     cases: casing.Cases
     ruler: Ruler
     train: Sequence[Relaxation]
     validation: Sequence[str]
     on_event: Callable[[dict], None]
     should_stop: Callable[[], bool]
-    train_steps: int
-    huber_delta: float
-    anchor: Theta
-    anchor_weight: float
-    softening: float
-    force_weight: float
     memory_budget: float | None = None
-    remedies: Remedies = NO_REMEDIES
-
-    @cached_property
-    def force_objective(self) -> Objective:
-        """Forces of ionic steps; built once, so that all stages and seeds share one compilation."""
-        return self._with_remedies(self._forces, self.remedies.replay_weight)
-
-    @cached_property
-    def _forces(self) -> Objective:
-        return force_matching(self.potential, delta=self.huber_delta)
-
-    @cached_property
-    def structure_objective(self) -> Objective:
-        """Where relaxations end; built once, likewise. Where memory runs out, the next leaner adjoint takes over."""
-        plan = self.memory_plan
-        first = 0 if plan is None else FASTEST_FIRST.index(plan.chosen.adjoint)
-        objective = None
-        for adjoint in reversed(FASTEST_FIRST[first:]):
-            objective = self._structure_objectives[adjoint]._replace(leaner=objective)
-        assert objective is not None
-        return self._with_remedies(objective, self.remedies.replay_weight_bptt)
-
-    def _with_remedies(self, objective: Objective, replay_weight: float) -> Objective:
-        """An objective with replay, and on factors where the rank of updates is limited."""
-        if self._replays:
-            replay = agreement(self.potential, delta=self.huber_delta)
-            objective = weighted_sum(objective, replay, replay_weight)
-        return low_rank.on_factors(objective) if self.remedies.rank else objective
-
-    @property
-    def _replays(self) -> bool:
-        return bool(self.remedies.replay_weight and self.remedies.replay)
 
     @cached_property
     def memory_plan(self) -> Plan | None:
-        """How BPTT stores its steps within the budget, by compiling it; None without a budget."""
+        """How BPTT stores its steps within the budget; None without a budget."""
         if self.memory_budget is None:
             return None
         # One layout serves all structures, so any example is as large as the largest.
         example = self.cases.pair(self.train[0])
-        if self.force_weight:
+        if self.programs.force_weight:
             batch = trees.stack([frame for _, frame in self.train_frames[:1] * FRAMES_PER_UNROLL])
             example = (example, batch)
+        return self.programs.plan(self.memory_budget, example)
 
-        def measure(adjoint: Adjoint) -> float:
-            return temporary_bytes(self._structure_objectives[adjoint].value_and_grad, self.anchor, example)
-
-        return plan_measured(self.memory_budget, FASTEST_FIRST, measure)
-
-    @cached_property
-    def _structure_objectives(self) -> dict[Adjoint, Objective]:
-        """One for each way to store the steps."""
-        relaxation = relax.relaxation(self.potential, self.rule)
-        found = {}
-        for adjoint in FASTEST_FIRST:
-            structure = relaxed_structure(
-                relaxation,
-                unroll(relaxation, self.train_steps, adjoint),
-                self.potential,
-                anchor=self.anchor.potential,
-                anchor_weight=self.anchor_weight,
-                softening=self.softening,
-            )
-            if self.force_weight:
-                structure = weighted_sum(structure, self._forces, self.force_weight)
-            found[adjoint] = structure._replace(label=adjoint_name(adjoint))
-        return found
+    @property
+    def _structure_objective(self) -> Objective:
+        plan = self.memory_plan
+        return self.programs.structure() if plan is None else self.programs.structure(plan.chosen.adjoint)
 
     @cached_property
     def train_frames(self) -> list[tuple[str, LabelledFrame]]:
@@ -221,7 +123,7 @@ class Bench:
     def fit(self, stage: Stage, theta: Theta, folder: Path) -> StageResult:
         """Run one stage; the best model on the validation set wins, the starting model being a candidate."""
         ordinary: Callable[[Theta], Theta] = lambda theta: theta  # noqa: E731
-        if self.remedies.rank:
+        if self.programs.remedies.rank:
             theta, ordinary = self._factored(theta), low_rank.merge_theta
         result = fit(
             stage,
@@ -235,14 +137,16 @@ class Bench:
 
     def _factored(self, theta: Theta) -> Theta:
         """Theta with fresh factors: each stage adds an update of this rank to where it starts."""
-        factored = low_rank.factor(theta.potential, self.remedies.rank, self.trainable.potential)
+        factored = low_rank.factor(theta.potential, self.programs.remedies.rank, self.trainable.potential)
         return theta._replace(potential=factored)
 
     def _trains(self, chosen: Theta) -> Theta:
         """Which leaves of what a stage trains may change; ``chosen`` is about ordinary weights."""
-        if not self.remedies.rank:
+        if not self.programs.remedies.rank:
             return chosen
-        return chosen._replace(potential=low_rank.factors_only(self._factored(self.anchor).potential))
+        return chosen._replace(
+            potential=low_rank.factors_only(self._factored(self.programs.anchor).potential)
+        )
 
     def force_matching_stage(
         self,
@@ -271,7 +175,7 @@ class Bench:
             num_updates=max(1, epochs * self.num_force_batches(settings)),
             clip=settings.clip,
         )
-        return Stage(name, self.force_objective, optimizer, examples, epochs, seconds, settings.averaging)
+        return Stage(name, self.programs.forces, optimizer, examples, epochs, seconds, settings.averaging)
 
     def bptt_stage(self, settings: BpttSettings, seed: int) -> Stage:
         """Learn where relaxations end, by backpropagation through them.
@@ -280,30 +184,44 @@ class Bench:
             settings: of the stage.
             seed: of the order of training and of the starts.
         """
+        chosen = self._trains(self.trainable)
+        if not self.learn_potential:
+            chosen = chosen._replace(potential=jax.tree.map(lambda _: False, chosen.potential))
         starts = casing.Starts(settings.from_initial, settings.from_ionic_step, settings.rattle)
         optimizer = fine_tuning(
             settings.learning_rate,
-            trainable=self._trains(self.trainable),
+            trainable=chosen,
             num_updates=max(1, settings.epochs * len(self.train)),
             clip=settings.clip,
+            factors=self._factors(settings),
         )
         examples = casing.bptt_examples(self.cases, self.train, starts, seed)
-        if self.force_weight:
+        if self.programs.force_weight:
             examples = casing.with_frames(examples, self.train_frames, FRAMES_PER_UNROLL, seed)
         examples = self._with_replay(examples, seed)
         return Stage(
             "bptt",
-            self.structure_objective,
+            self._structure_objective,
             optimizer,
             examples,
             settings.epochs,
             averaging=settings.averaging,
         )
 
+    def _factors(self, settings: BpttSettings) -> Theta | None:
+        """Learning rates as multiples of the potential's."""
+        if not settings.rule_learning_rate:
+            return None
+        factor = settings.rule_learning_rate / settings.learning_rate
+        theta = self.programs.anchor
+        if self.programs.remedies.rank:
+            theta = self._factored(theta)
+        return Theta(jax.tree.map(lambda _: 1.0, theta.potential), jax.tree.map(lambda _: factor, theta.rule))
+
     def _with_replay(self, examples: casing.Examples, seed: int) -> casing.Examples:
         """Add to each example a batch of structures that the pretrained model knew."""
-        if not self._replays:
+        if not self.programs.replays:
             return examples
-        frames = [("replay", frame) for frame in self.remedies.replay]
+        frames = [("replay", frame) for frame in self.programs.remedies.replay]
         # Another seed than that of the ionic steps, whose draws it would repeat.
-        return casing.with_frames(examples, frames, self.remedies.replay_batch, seed + 1_000_003)
+        return casing.with_frames(examples, frames, self.programs.remedies.replay_batch, seed + 1_000_003)

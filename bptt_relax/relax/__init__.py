@@ -18,6 +18,7 @@ from bptt_relax.relax.drift import remove_drift
 from bptt_relax.relax.fire import fire
 from bptt_relax.relax.momentum import momentum
 from bptt_relax.relax.relaxation import relaxation
+from bptt_relax.relax.scale import scale_by_element, scale_by_step
 from bptt_relax.relax.variable_cell import variable_cell_relaxation
 
 __all__ = [
@@ -36,6 +37,8 @@ __all__ = [
     "momentum",
     "relaxation",
     "remove_drift",
+    "scale_by_element",
+    "scale_by_step",
     "set_running",
     "to_jax_md",
     "variable_cell_relaxation",

@@ -4,13 +4,20 @@ from bptt_relax.training.augmentation import Rotations, draw_rotations, rotate
 from bptt_relax.training.checkpoints import Checkpoints
 from bptt_relax.training.evaluation import Relaxed, make_force_error, make_relaxer
 from bptt_relax.training.loop import Example, Interrupted, Progress, Stage, StageResult, fit
-from bptt_relax.training.objectives import LabelledFrame, force_matching, relaxed_structure, weighted_sum
+from bptt_relax.training.objectives import (
+    DistanceFn,
+    LabelledFrame,
+    force_matching,
+    relaxed_structure,
+    weighted_sum,
+)
 from bptt_relax.training.optimizers import fine_tuning
 from bptt_relax.training.replay import ReplayFrame, agreement, record
 from bptt_relax.training.train_step import Objective, StepReport, TrainState, init_state, make_train_step
 
 __all__ = [
     "Checkpoints",
+    "DistanceFn",
     "Example",
     "Interrupted",
     "LabelledFrame",

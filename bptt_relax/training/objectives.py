@@ -36,26 +36,32 @@ class LabelledFrame(NamedTuple):
     key: Array | None = None
 
 
+DistanceFn = Callable[[Positions, Positions, System], Scalar]
+"""(positions, reference, system) -> () how far apart they are, sqrt(u) * angstrom."""
+
+
 def relaxed_structure(
     relaxation: Relaxation,
     run: UnrolledFn,
     potential: Potential,
     *,
+    distance: DistanceFn = losses.delta_q,
     anchor: Params | None = None,
     anchor_weight: float = 0.0,
     softening: float = 0.0,
 ) -> Objective:
-    """Delta Q between where the relaxation ends and the reference structure.
+    """Distance between where the relaxation ends and the reference structure.
 
     Args:
         relaxation: gives the start.
         run: from `unrolling.unroll`.
         potential: for the anchor.
+        distance: Delta Q, or another one.
         anchor: parameters of the pretrained potential.
         anchor_weight: weight of the mean squared force difference between the potential and its pretrained self
             at the reference structure, sqrt(u) * angstrom / (eV/angstrom)^2.
-        softening: Delta Q below which the loss is quadratic (`losses.pseudo_huber`), sqrt(u) * angstrom; 0 for
-            Delta Q itself.
+        softening: distance below which the loss is quadratic (`losses.pseudo_huber`), sqrt(u) * angstrom; 0 for
+            the distance itself.
     """
 
     def forces(params: Params, pair: Pair) -> Forces:
@@ -63,7 +69,7 @@ def relaxed_structure(
         return potential.apply(params, pair.relaxed, pair.system, graph).forces
 
     def end_loss(theta: Theta, positions: Positions, pair: Pair) -> Array:
-        value = losses.pseudo_huber(losses.delta_q(positions, pair.relaxed, pair.system), softening)
+        value = losses.pseudo_huber(distance(positions, pair.relaxed, pair.system), softening)
         if anchor_weight:
             drift = losses.force_mse(
                 forces(theta.potential, pair), lax.stop_gradient(forces(anchor, pair)), pair.system

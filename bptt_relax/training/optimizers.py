@@ -14,6 +14,7 @@ def fine_tuning(
     warmup: int = 0,
     clip: float = 1.0,
     final_fraction: float = 0.1,
+    factors: PyTree | None = None,
 ) -> optax.GradientTransformation:
     """Adam with global-norm clipping and a cosine schedule; what must not train gets no update.
 
@@ -24,6 +25,7 @@ def fine_tuning(
         warmup: updates of linear warm-up.
         clip: largest global norm of the gradient.
         final_fraction: end value of the schedule as a fraction of ``learning_rate``.
+        factors: pytree of numbers with the structure of theta, on the learning rate of each leaf; 1 when not given.
 
     Raises:
         ValueError: a number is out of range.
@@ -41,10 +43,16 @@ def fine_tuning(
     )
     # Frozen leaves are hidden from the clip as well: their gradients must not shrink the others.
     labels = jax.tree.map(lambda train: "train" if train else "frozen", trainable)
-    return optax.multi_transform(
+    adam = optax.multi_transform(
         {
             "train": optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule)),
             "frozen": optax.set_to_zero(),
         },
         labels,
+    )
+    if factors is None:
+        return adam
+    return optax.chain(
+        adam,
+        optax.stateless(lambda updates, _: jax.tree.map(lambda u, factor: factor * u, updates, factors)),
     )

@@ -69,7 +69,7 @@ def part(mean):
 def test_figure_and_table_show_every_variant(unseen, tmp_path, capsys):
     parts = ("test", "unseen") if unseen else ("test",)
     variants = {
-        name: {"label": variant.label, "remedy": variant.remedy, "forgetting": made_up(1 + i, "red")}
+        name: {"label": variant.label, "remedy": variant.group, "forgetting": made_up(1 + i, "red")}
         | {p: part(1.0 + 0.1 * i) for p in parts}
         for i, (name, variant) in enumerate(VARIANTS.items())
     }

@@ -1,30 +1,15 @@
 """Settings of the forgetting experiment, its remedies and its presets."""
 
-from typing import NamedTuple
+from pydantic import field_validator, model_validator
 
-from pydantic import Field, field_validator, model_validator
-
+from bptt_relax.experiments._settings import PartSettings
 from bptt_relax.finetuning.settings import (
     BpttSettings,
     FineTuningSettings,
     ForceMatchingSettings,
     RelaxationSettings,
-    Settings,
 )
-
-
-class Variant(NamedTuple):
-    """One way of fine-tuning.
-
-    Attributes:
-        label: for figures and tables.
-        remedy: which family it belongs to.
-        changes: settings by section, on top of those all variants share.
-    """
-
-    label: str
-    remedy: str
-    changes: dict[str, dict]
+from bptt_relax.finetuning.variants import Variant, changed, check_names
 
 
 def _rate(rate: float) -> dict[str, dict]:
@@ -49,23 +34,12 @@ VARIANTS = {
 }
 
 
-class DataSettings(Settings):
-    """Which relaxations are used: a part, so that many variants can be compared."""
-
-    train: int = Field(default=10, ge=1)
-    """The first so many training relaxations."""
-    validation: int = Field(default=3, ge=1)
-    """The first so many of those that choose the best model."""
-    test: int = Field(default=6, ge=1)
-    """The first so many test structures, and of unseen kinds."""
-
-
 class ForgettingConfig(FineTuningSettings):
     """Settings of the forgetting experiment."""
 
     preset: str = "full"
     """Where these settings started from."""
-    data: DataSettings = DataSettings()
+    data: PartSettings = PartSettings()
     force_matching: ForceMatchingSettings = ForceMatchingSettings(epochs=2)
     bptt: BpttSettings = BpttSettings(epochs=2)
     variants: tuple[str, ...] = tuple(VARIANTS)
@@ -74,10 +48,7 @@ class ForgettingConfig(FineTuningSettings):
     @field_validator("variants")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [name for name in names if name not in VARIANTS]
-        if unknown or not names:
-            raise ValueError(f"no variant {', '.join(unknown) or 'given'}; there are {', '.join(VARIANTS)}")
-        return names
+        return check_names(names, VARIANTS)
 
     @model_validator(mode="after")
     def _fixed(self):
@@ -89,16 +60,13 @@ class ForgettingConfig(FineTuningSettings):
 
     def with_remedy(self, name: str) -> FineTuningSettings:
         """These settings with those of a variant on top."""
-        base = self.model_dump(include=set(FineTuningSettings.model_fields))
-        for section, changes in VARIANTS[name].changes.items():
-            base[section] = base[section] | changes
-        return FineTuningSettings.model_validate(base)
+        return changed(self, VARIANTS[name].changes)
 
 
 PRESETS = {
     "smoke": ForgettingConfig(
         preset="smoke",
-        data=DataSettings(train=2, validation=1, test=1),
+        data=PartSettings(train=2, validation=1, test=1),
         relaxation=RelaxationSettings(train_steps=4, test_steps=12),
         force_matching=ForceMatchingSettings(epochs=1, batch_size=8),
         bptt=BpttSettings(epochs=1),

@@ -10,15 +10,7 @@ DESCRIPTION = (
 )
 
 
-def main() -> int:
-    """Parse, then do the work; JAX is imported only here, so that --help is fast."""
-    config = _main.parse(
-        PretrainConfig, PRESETS, "full", "python -m bptt_relax.experiments.pretrain", DESCRIPTION
-    )
-    from bptt_relax.experiments.pretrain.run import run
-
-    return run(config)
-
+main = _main.program("pretrain", PretrainConfig, PRESETS, "full", DESCRIPTION)
 
 if __name__ == "__main__":
     run_program(main)

@@ -10,15 +10,7 @@ DESCRIPTION = (
 )
 
 
-def main() -> int:
-    """Parse, then do the work; JAX is imported only here, so that --help is fast."""
-    config = _main.parse(
-        SiliconConfig, PRESETS, "quick", "python -m bptt_relax.experiments.silicon", DESCRIPTION
-    )
-    from bptt_relax.experiments.silicon.run import run
-
-    return run(config)
-
+main = _main.program("silicon", SiliconConfig, PRESETS, "quick", DESCRIPTION)
 
 if __name__ == "__main__":
     run_program(main)

@@ -1,0 +1,16 @@
+"""Settings that experiments share: plain data, nothing heavy to import."""
+
+from pydantic import Field
+
+from bptt_relax.finetuning.settings import Settings
+
+
+class PartSettings(Settings):
+    """Which of the bundled silicon defects are used: a part, so that many variants can be compared."""
+
+    train: int = Field(default=10, ge=1)
+    """The first so many training relaxations."""
+    validation: int = Field(default=3, ge=1)
+    """The first so many of those that choose the best model."""
+    test: int = Field(default=6, ge=1)
+    """The first so many test structures, and of unseen kinds."""

@@ -1,0 +1,139 @@
+"""What training compiles: the objectives, each built once, so that stages, seeds and variants share them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from bptt_relax import relax
+from bptt_relax._types import PyTree
+from bptt_relax.adjoints import Adjoint
+from bptt_relax.analysis import FASTEST_FIRST, Plan, adjoint_name, plan_measured, temporary_bytes
+from bptt_relax.potentials import Potential
+from bptt_relax.relax import Theta, UpdateRule
+from bptt_relax.training import (
+    DistanceFn,
+    Objective,
+    ReplayFrame,
+    agreement,
+    force_matching,
+    low_rank,
+    relaxed_structure,
+    weighted_sum,
+)
+from bptt_relax.unrolling import unroll
+
+
+class Remedies(NamedTuple):
+    """What keeps fine-tuning from changing more than it is asked to, beside the anchor and what is frozen.
+
+    Attributes:
+        replay: structures of other chemistry with what the pretrained model says about them.
+        replay_weight: weight of agreeing with it in force matching, (eV/angstrom)^2 against as much; no replay where
+            zero.
+        replay_weight_bptt: the same in BPTT, sqrt(u)*angstrom per (eV/angstrom)^2.
+        replay_batch: structures per update.
+        rank: of the update of each matrix; 0 for updates of any form.
+    """
+
+    replay: Sequence[ReplayFrame] = ()
+    replay_weight: float = 0.0
+    replay_weight_bptt: float = 0.0
+    replay_batch: int = 4
+    rank: int = 0
+
+
+NO_REMEDIES = Remedies()
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The objectives of the two kinds of stage.
+
+    Attributes:
+        potential: the model's functions.
+        rule: update rule; its hyperparameters are data and may differ between those who share programs.
+        train_steps: length of the unroll.
+        huber_delta: of force matching, eV/angstrom.
+        anchor: the pretrained model.
+        anchor_weight: weight of staying close to its forces.
+        distance: from where a relaxation ends to its reference.
+        softening: distance below which the loss is quadratic, sqrt(u)*angstrom.
+        force_weight: weight of force matching within BPTT.
+        remedies: against forgetting.
+    """
+
+    potential: Potential
+    rule: UpdateRule
+    train_steps: int
+    huber_delta: float
+    anchor: Theta
+    anchor_weight: float
+    distance: DistanceFn
+    softening: float
+    force_weight: float
+    remedies: Remedies = NO_REMEDIES
+    _chains: dict[Adjoint, Objective] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def forces(self) -> Objective:
+        """Forces of ionic steps."""
+        return self._with_remedies(self._forces, self.remedies.replay_weight)
+
+    @cached_property
+    def _forces(self) -> Objective:
+        return force_matching(self.potential, delta=self.huber_delta)
+
+    def structure(self, adjoint: Adjoint = FASTEST_FIRST[0]) -> Objective:
+        """Where relaxations end. Where memory runs out, the next leaner adjoint takes over.
+
+        Args:
+            adjoint: the first to try, one of ``FASTEST_FIRST``.
+        """
+        if adjoint not in self._chains:
+            objective = None
+            for leaner in reversed(FASTEST_FIRST[FASTEST_FIRST.index(adjoint) :]):
+                objective = self._structures[leaner]._replace(leaner=objective)
+            assert objective is not None
+            self._chains[adjoint] = self._with_remedies(objective, self.remedies.replay_weight_bptt)
+        return self._chains[adjoint]
+
+    def plan(self, budget: float, example: PyTree) -> Plan:
+        """How BPTT stores its steps within so many bytes, by compiling it for an example."""
+
+        def measure(adjoint: Adjoint) -> float:
+            return temporary_bytes(self._structures[adjoint].value_and_grad, self.anchor, example)
+
+        return plan_measured(budget, FASTEST_FIRST, measure)
+
+    @cached_property
+    def _structures(self) -> dict[Adjoint, Objective]:
+        """One for each way to store the steps."""
+        relaxation = relax.relaxation(self.potential, self.rule)
+        found = {}
+        for adjoint in FASTEST_FIRST:
+            structure = relaxed_structure(
+                relaxation,
+                unroll(relaxation, self.train_steps, adjoint),
+                self.potential,
+                distance=self.distance,
+                anchor=self.anchor.potential,
+                anchor_weight=self.anchor_weight,
+                softening=self.softening,
+            )
+            if self.force_weight:
+                structure = weighted_sum(structure, self._forces, self.force_weight)
+            found[adjoint] = structure._replace(label=adjoint_name(adjoint))
+        return found
+
+    def _with_remedies(self, objective: Objective, replay_weight: float) -> Objective:
+        """An objective with replay, and on factors where the rank of updates is limited."""
+        if self.replays:
+            replay = agreement(self.potential, delta=self.huber_delta)
+            objective = weighted_sum(objective, replay, replay_weight)
+        return low_rank.on_factors(objective) if self.remedies.rank else objective
+
+    @property
+    def replays(self) -> bool:
+        """Whether each example comes with structures that the pretrained model knew."""
+        return bool(self.remedies.replay_weight and self.remedies.replay)

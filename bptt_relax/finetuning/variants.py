@@ -1,0 +1,52 @@
+"""Variants of a run: a few settings changed on top of those that all of them share."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from bptt_relax.finetuning.settings import FineTuningSettings
+
+Config = TypeVar("Config", bound=FineTuningSettings)
+Changes = Mapping[str, Mapping[str, Any]]
+"""Settings by section: {"relaxation": {"step_size": 0.06}}."""
+
+
+class Variant(NamedTuple):
+    """One way of fine-tuning.
+
+    Attributes:
+        label: for figures and tables.
+        group: which family it belongs to.
+        changes: settings by section, on top of those all variants share.
+    """
+
+    label: str
+    group: str
+    changes: Changes
+
+
+def changed(config: FineTuningSettings, changes: Changes) -> FineTuningSettings:
+    """The settings of fine-tuning in a configuration, with changes on top.
+
+    Args:
+        config: of an experiment; what it has beyond fine-tuning is left behind.
+        changes: by section.
+
+    Raises:
+        pydantic.ValidationError: a change that is no setting or has an impossible value.
+    """
+    base = config.model_dump(include=set(FineTuningSettings.model_fields))
+    for section, values in changes.items():
+        base[section] = base[section] | dict(values)
+    return FineTuningSettings.model_validate(base)
+
+
+def check_names(names: tuple[str, ...], known: Mapping[str, Any], what: str = "variant") -> tuple[str, ...]:
+    """The names, if there are some and all are known.
+
+    Raises:
+        ValueError: otherwise, with what there is.
+    """
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ValueError(f"no {what} {', '.join(unknown) or 'given'}; there are {', '.join(known)}")
+    return names

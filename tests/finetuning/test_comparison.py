@@ -1,0 +1,104 @@
+"""Variants side by side, on a cheap potential: what they share is shared, what they do not is not, and all resumes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bptt_relax import datasets, potentials
+from bptt_relax.finetuning.comparison import Comparison, Drawing, compare
+from bptt_relax.finetuning.corpus import Corpus
+from bptt_relax.finetuning.settings import (
+    BpttSettings,
+    FineTuningSettings,
+    ForceMatchingSettings,
+    RelaxationSettings,
+)
+from bptt_relax.finetuning.variants import changed, check_names
+from bptt_relax.io.splits import Split
+from bptt_relax.potentials import own_model
+
+SETTINGS = FineTuningSettings(
+    relaxation=RelaxationSettings(train_steps=3, test_steps=4),
+    force_matching=ForceMatchingSettings(epochs=1),
+    bptt=BpttSettings(epochs=1, learning_rate=1e-3),
+)
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    data = datasets.load("silicon-defects")
+    pure = [r.name for r in data.relaxations if set(r.initial.species.tolist()) == {14}]
+    return Corpus(data.name, data.sha256, data.relaxations, Split((pure[0],), (pure[1],), (pure[2],)))
+
+
+VARIANTS = {
+    "base": {},
+    "longer": {"relaxation": {"step_size": 0.05}},
+    "plain": {"relaxation": {"rule": "descent"}},
+    "rule_alone": {"bptt": {"learn_potential": False, "learn_rule": True, "rule_learning_rate": 0.1}},
+    "faster": {"force_matching": {"learning_rate": 1e-3}},
+}
+
+
+def run(folder: Path, corpus: Corpus, monkeypatch, names=tuple(VARIANTS), resume=False):
+    """Train each variant; returns the results and the comparison."""
+    seen = {}
+
+    def work(comparison: Comparison):
+        found = {}
+        for name in names:
+            settings = changed(comparison.settings, VARIANTS[name])
+            tuned = comparison.train(name, settings, name)
+            measured = comparison.measure(tuned.theta, name, name, settings.relaxation)
+            rule = {str(k): float(v) for k, v in tuned.theta.rule[0].items()}
+            found[name] = {**tuned.describe(), "rule": rule, **comparison.parts([measured])}
+        seen["comparison"] = comparison
+        return {"variants": found}
+
+    base = own_model(*potentials.load("stillinger-weber"))
+    monkeypatch.setattr("bptt_relax.finetuning.comparison.base_model", lambda name: base)
+    settings = SETTINGS.model_copy(update={"out": folder, "resume": resume})
+    drawing = Drawing(lambda folder, found: None, lambda found: [])
+    assert compare("trial", corpus, settings, "small", work, drawing) == 0
+    return json.loads((folder / "results.json").read_text()), seen["comparison"]
+
+
+def test_variants_share_what_is_the_same(tmp_path, corpus, monkeypatch):
+    found, comparison = run(tmp_path / "run", corpus, monkeypatch)
+    # Only a variant that matches forces differently does it again.
+    assert len(list((tmp_path / "run" / "force_matching").iterdir())) == 2
+    # A step size is data; another rule is another program.
+    assert len(comparison._programs) == len(comparison._rulers) == 2
+    variants = found["variants"]
+    ends = {name: variants[name]["test"]["delta_q"]["mean"] for name in variants}
+    assert len(set(ends.values())) == len(ends)
+    # A rule that is not to be learned stays, one that is moves at its own rate, and then the potential stays.
+    assert variants["base"]["rule"]["log_step_size"] == pytest.approx(-3.5065579)
+    assert abs(variants["rule_alone"]["rule"]["log_step_size"] + 3.5065579) == pytest.approx(
+        0.1, rel=0.05
+    ) or (variants["rule_alone"]["best_epoch"]["bptt"] == 0)
+    assert set(variants["base"]["validation"]) == {"force_matching", "bptt"}
+
+    # Interrupted or finished, the same command goes on from what is there.
+    (tmp_path / "run" / "results.json").unlink()
+    again, _ = run(tmp_path / "run", corpus, monkeypatch, resume=True)
+    assert again["variants"] == variants
+
+
+def test_a_change_that_is_no_setting_is_refused():
+    with pytest.raises(ValueError, match="stepsize"):
+        changed(SETTINGS, {"relaxation": {"stepsize": 0.1}})
+
+
+def test_nothing_to_train_is_refused():
+    with pytest.raises(ValueError, match="nothing would train"):
+        BpttSettings(learn_potential=False)
+
+
+def test_unknown_names_are_told_with_those_there_are():
+    assert check_names(("a", "b"), {"a": 1, "b": 2}) == ("a", "b")
+    with pytest.raises(ValueError, match="no variant c; there are a, b"):
+        check_names(("a", "c"), {"a": 1, "b": 2})
+    with pytest.raises(ValueError, match="no variant given"):
+        check_names((), {"a": 1})
