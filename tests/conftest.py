@@ -20,14 +20,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
 import jaxlib  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from ase import Atoms  # noqa: E402
 from ase.build import bulk  # noqa: E402
 
+from bptt_relax import potentials  # noqa: E402
 from bptt_relax.io import to_structure  # noqa: E402
+from bptt_relax.neighbors import GraphSpec  # noqa: E402
+from bptt_relax.potentials import BaseModel, own_model  # noqa: E402
 from bptt_relax.systems import Structure  # noqa: E402
+from bptt_relax.trees import safe_norm  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -102,3 +107,21 @@ def make_silicon() -> Callable[..., Atoms]:
         return atoms
 
     return make
+
+
+@pytest.fixture(scope="session")
+def springs() -> BaseModel:
+    """Bonds of 2.37 angstrom in a harmonic well that fades out at 3.5, whatever the elements: compiles in no time."""
+
+    def init(key):
+        del key
+        return {"stiffness": jnp.asarray(3.0), "length": jnp.asarray(2.37)}
+
+    def energy(params, vectors, system, graph):
+        del system
+        r = jnp.where(graph.mask, safe_norm(vectors), 3.5)
+        well = params["stiffness"] * (r - params["length"]) ** 2 * (1 - r / 3.5) ** 2
+        return jnp.sum(jnp.where(r < 3.5, well, 0.0)) / 4
+
+    potential = potentials.conservative(energy, init, GraphSpec(3.5), name="springs")
+    return own_model(potential, init(None))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bptt_relax import datasets, potentials
+from bptt_relax import datasets
 from bptt_relax.finetuning.comparison import Comparison, Drawing, compare
 from bptt_relax.finetuning.corpus import Corpus
 from bptt_relax.finetuning.settings import (
@@ -16,7 +16,6 @@ from bptt_relax.finetuning.settings import (
 )
 from bptt_relax.finetuning.variants import changed, check_names
 from bptt_relax.io.splits import Split
-from bptt_relax.potentials import own_model
 
 SETTINGS = FineTuningSettings(
     relaxation=RelaxationSettings(train_steps=3, test_steps=4),
@@ -35,19 +34,26 @@ def corpus() -> Corpus:
 VARIANTS = {
     "base": {},
     "longer": {"relaxation": {"step_size": 0.05}},
-    "plain": {"relaxation": {"rule": "descent"}},
     "rule_alone": {"bptt": {"learn_potential": False, "learn_rule": True, "rule_learning_rate": 0.1}},
     "faster": {"force_matching": {"learning_rate": 1e-3}},
 }
+SHARED = {
+    "base": {},
+    "longer": {"relaxation": {"step_size": 0.05}},
+    "other test": {"relaxation": {"force_tolerance": 0.1}},
+    "descent": {"relaxation": {"rule": "descent"}},
+    "rmsd": {"bptt": {"distance": "rmsd"}},
+    "more steps": {"relaxation": {"train_steps": 5}},
+}
 
 
-def run(folder: Path, corpus: Corpus, monkeypatch, names=tuple(VARIANTS), resume=False):
+def run(folder: Path, corpus: Corpus, monkeypatch, springs, resume=False):
     """Train each variant; returns the results and the comparison."""
     seen = {}
 
     def work(comparison: Comparison):
         found = {}
-        for name in names:
+        for name in VARIANTS:
             settings = changed(comparison.settings, VARIANTS[name])
             tuned = comparison.train(name, settings, name)
             measured = comparison.measure(tuned.theta, name, name, settings.relaxation)
@@ -56,20 +62,25 @@ def run(folder: Path, corpus: Corpus, monkeypatch, names=tuple(VARIANTS), resume
         seen["comparison"] = comparison
         return {"variants": found}
 
-    base = own_model(*potentials.load("stillinger-weber"))
-    monkeypatch.setattr("bptt_relax.finetuning.comparison.base_model", lambda name: base)
+    monkeypatch.setattr("bptt_relax.finetuning.comparison.base_model", lambda name: springs)
     settings = SETTINGS.model_copy(update={"out": folder, "resume": resume})
     drawing = Drawing(lambda folder, found: None, lambda found: [])
     assert compare("trial", corpus, settings, "small", work, drawing) == 0
     return json.loads((folder / "results.json").read_text()), seen["comparison"]
 
 
-def test_variants_share_what_is_the_same(tmp_path, corpus, monkeypatch):
-    found, comparison = run(tmp_path / "run", corpus, monkeypatch)
+def test_variants_share_what_is_the_same(tmp_path, corpus, monkeypatch, springs):
+    found, comparison = run(tmp_path / "run", corpus, monkeypatch, springs)
     # Only a variant that matches forces differently does it again.
     assert len(list((tmp_path / "run" / "force_matching").iterdir())) == 2
-    # A step size is data; another rule is another program.
-    assert len(comparison._programs) == len(comparison._rulers) == 2
+    # A step size is data; another rule is another program, and so is another loss.
+    assert len(comparison._programs) == len(comparison._rulers) == 1
+    bench = {name: comparison.bench(changed(SETTINGS, changes)) for name, changes in SHARED.items()}
+    for name in SHARED:
+        same = name in ("base", "longer", "other test")
+        assert (bench[name].programs is bench["base"].programs) is same
+    assert bench["descent"].ruler is not bench["base"].ruler is bench["longer"].ruler
+    assert bench["rmsd"].ruler is bench["base"].ruler
     variants = found["variants"]
     ends = {name: variants[name]["test"]["delta_q"]["mean"] for name in variants}
     assert len(set(ends.values())) == len(ends)
@@ -82,7 +93,7 @@ def test_variants_share_what_is_the_same(tmp_path, corpus, monkeypatch):
 
     # Interrupted or finished, the same command goes on from what is there.
     (tmp_path / "run" / "results.json").unlink()
-    again, _ = run(tmp_path / "run", corpus, monkeypatch, resume=True)
+    again, _ = run(tmp_path / "run", corpus, monkeypatch, springs, resume=True)
     assert again["variants"] == variants
 
 

@@ -1,0 +1,1 @@
+"""Why training prefers to change the potential: potential alone, dynamics alone, both."""
