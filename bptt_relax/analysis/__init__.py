@@ -17,14 +17,6 @@ from bptt_relax.analysis.memory import (
     temporary_bytes,
     with_fallback,
 )
-from bptt_relax.analysis.preference import (
-    Movement,
-    Sensitivity,
-    end_shift,
-    make_sensitivity,
-    movement,
-    rule_values,
-)
 from bptt_relax.analysis.spectrum import Extremes, StepSpectrum, hessian_extremes, step_spectrum
 from bptt_relax.analysis.stability import Stability, stability
 
@@ -35,25 +27,19 @@ __all__ = [
     "Extremes",
     "GradientReport",
     "MemoryModel",
-    "Movement",
     "Option",
     "Plan",
-    "Sensitivity",
     "Stability",
     "StepSpectrum",
     "adjoint_name",
     "check_potential",
-    "end_shift",
     "fit_memory",
     "format_certificate",
     "gradcheck",
     "hessian_extremes",
     "is_out_of_memory",
-    "make_sensitivity",
-    "movement",
     "plan",
     "plan_measured",
-    "rule_values",
     "selftest",
     "stability",
     "step_spectrum",

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from bptt_relax import compilation, processes, relax
-from bptt_relax.analysis import end_shift, make_sensitivity, movement, rule_values
 from bptt_relax.experiments._defects import part_of_silicon
 from bptt_relax.experiments.preference import figures
 from bptt_relax.experiments.preference.config import ARMS, PreferenceConfig
 from bptt_relax.finetuning.comparison import Comparison, Drawing, Tuned, compare
 from bptt_relax.finetuning.measure import Measurement
+from bptt_relax.finetuning.preference import end_shift, make_sensitivity, movement, rule_values
 from bptt_relax.finetuning.settings import FineTuningSettings
 from bptt_relax.finetuning.stages import make_rule
 from bptt_relax.finetuning.variants import changed

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bptt_relax import losses, relax
-from bptt_relax.analysis import end_shift, make_sensitivity, movement
+from bptt_relax.finetuning.preference import end_shift, make_sensitivity, movement
 from bptt_relax.relax import Theta
 from bptt_relax.systems import plan_layout, prepare_pair
 from bptt_relax.trees import global_norm
