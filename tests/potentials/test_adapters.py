@@ -9,9 +9,6 @@ import pytest
 from bptt_relax import neighbors, potentials, systems
 from bptt_relax.potentials.adapters import from_energy_fn, from_linen, from_pair_fn
 
-# Not yet seen to pass as a whole on a quiet machine; see the closing note of the session that wrote it.
-pytestmark = pytest.mark.slow
-
 MORSE = {"sigma": 2.35, "epsilon": 1.0, "alpha": 2.0}
 
 
