@@ -50,7 +50,8 @@ def gradcheck(
     """Compare gradients with finite differences in double precision, and single precision with double; on the host.
 
     Parameters of the potential are checked along random directions, each leaf scaled by its own size, the
-    hyperparameters one by one. Differences are of fourth order. An adjoint that is not exact fails, as it should.
+    hyperparameters one by one. Differences are of fourth order; one that disagrees is taken again over a hundredth of
+    the step. An adjoint that is not exact fails, as it should.
 
     Args:
         run: from `unrolling.unroll`.
@@ -79,16 +80,22 @@ def gradcheck(
         start = to_device(theta, double=True)
         (base, (outcome, made)), gradient = differentiated(start, *place)
         checks = []
-        for name, direction in _directions(theta, num_directions, seed):
+
+        def compare(name: str, direction: Theta, step: float) -> Check:
             points = [
                 evaluated(_move(theta, direction, scale * step), *place) for scale in (-2.0, -1.0, 1.0, 2.0)
             ]
             changed = any(_differs(aux, (outcome, made)) for _, aux in points)
-            checks.append(
-                _compare(
-                    name, [float(v) for v, _ in points], gradient, direction, step, tolerance, changed, base
-                )
-            )
+            values = [float(v) for v, _ in points]
+            return _compare(name, values, gradient, direction, step, tolerance, changed, base)
+
+        for name, direction in _directions(theta, num_directions, seed):
+            found = compare(name, direction, step)
+            if found.passed is False:
+                # A piecewise linear activation that bends on the way spoils a difference, and a short one less often.
+                closer = compare(name, direction, step / 100)
+                found = found if closer.passed is False else closer
+            checks.append(found)
         if int(outcome) >= Outcome.STALE_NEIGHBORS:
             checks.append(Check("outcome", float(outcome), None, False, explain(int(outcome))))
         gradient = to_host(gradient)

@@ -2,7 +2,7 @@
 
 import pytest
 
-# Not yet seen to pass as a whole on a quiet machine; see the closing note of the session that wrote it.
+# Long: each is a whole run of the suite on a potential of its own.
 pytestmark = pytest.mark.slow
 
 pytest_plugins = ["pytester"]

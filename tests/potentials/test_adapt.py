@@ -14,9 +14,6 @@ from bptt_relax.outcomes import InputError
 from bptt_relax.potentials import adapt, element_properties, own_format
 from bptt_relax.relax import Theta
 
-# Not yet seen to pass as a whole on a quiet machine; see the closing note of the session that wrote it.
-pytestmark = pytest.mark.slow
-
 SMALL = adapt.Config(
     width=12, hidden=16, num_layers=2, num_heads=3, embedding=8, dropout=0.3, force_scale=0.5
 )
@@ -153,6 +150,7 @@ def test_dropout_is_for_training_only(config, potential, params, doped):
     np.testing.assert_array_equal(plain, forces(potential, params, positions, system))
 
 
+@pytest.mark.slow
 def test_gradients_through_an_unroll_are_differences(potential, params, doped):
     positions, system = prepare(potential, doped, 8)
     rule = relax.chain(relax.momentum(0.05, 0.5), relax.cap_displacement(0.1))
@@ -186,6 +184,7 @@ def test_gradients_through_an_unroll_are_differences(potential, params, doped):
         np.testing.assert_allclose(b, a, rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_the_certificate_reports_what_it_is_not(potential, params, doped):
     positions, system = prepare(potential, doped)
     rule = relax.descent(0.02)
