@@ -17,6 +17,7 @@ from jax_md.nn import nequip as jax_md_nequip
 
 from bptt_relax._types import Array, Energy, Params
 from bptt_relax.neighbors import Graph, GraphSpec
+from bptt_relax.potentials import nequip_lanes
 from bptt_relax.potentials._contract import Potential
 from bptt_relax.potentials.conservative import conservative
 from bptt_relax.potentials.element_rows import one_hot, rows
@@ -53,13 +54,21 @@ class Config(NamedTuple):
     shift: float = 0.0
 
 
-def build(config: Config | None = None, *, elements: tuple[int, ...] = (), name: str = "nequip") -> Potential:
+def build(
+    config: Config | None = None,
+    *,
+    elements: tuple[int, ...] = (),
+    name: str = "nequip",
+    side_by_side: bool = False,
+) -> Potential:
     """NequIP with random starting parameters.
 
     Args:
         config: sizes and constants; a small network for silicon and its usual dopants when not given.
         elements: atomic numbers its weights cover; those of the configuration when empty.
         name: for messages and results.
+        side_by_side: compute the same function of the same parameters in an order that suits a CPU (`nequip_lanes`)
+            and not by jax-md's own code; differences are those of rounding.
     """
     config = Config() if config is None else config
     network = jax_md_nequip.NequIPEnergyModel(
@@ -98,10 +107,15 @@ def build(config: Config | None = None, *, elements: tuple[int, ...] = (), name:
         far = jnp.asarray([[0.0, 0.0, 2.0 * config.cutoff]], vectors.dtype)
         vectors = jnp.where(graph.mask[:, None], vectors, far)
         weights = {key: value for key, value in params.items() if key != "reference_energies"}
-        # jax-md's arrows point from neighbor to center.
-        arrows = _as_jraph(atoms, -vectors, graph.neighbors, graph.centers)
         with _as_jax_md_wants():
-            interaction = cast(Array, network.apply({"params": weights}, arrows))
+            if side_by_side:
+                interaction = config.scale * nequip_lanes.atom_energies(
+                    weights, config, atoms, vectors, graph
+                )
+            else:
+                # jax-md's arrows point from neighbor to center.
+                arrows = _as_jraph(atoms, -vectors, graph.neighbors, graph.centers)
+                interaction = cast(Array, network.apply({"params": weights}, arrows))
         reference = jnp.where(system.mask, params["reference_energies"][row] + config.shift, 0.0)
         return cast(Energy, jnp.sum(interaction) + jnp.sum(reference))
 

@@ -57,6 +57,40 @@ def test_every_image_counts(potential, params, make_silicon, make_structure, pre
     assert np.max(np.abs(small.forces)) > 1e-4
 
 
+@pytest.mark.parametrize("channels", [(3, 2), (4, 3, 2)])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_side_by_side_it_is_the_same_function_of_the_same_parameters(
+    channels, num_layers, make_silicon, make_structure
+):
+    config = SMALL._replace(channels=channels, max_harmonic=len(channels) - 1, num_layers=num_layers)
+    theirs, ours = nequip.build(config), nequip.build(config, side_by_side=True)
+    params = theirs.init(jax.random.key(1))
+    atoms = make_silicon(1)
+    atoms.numbers[2] = 8
+    positions, system = systems.prepare(make_structure(atoms), theirs.graph, LAYOUT)
+    graph = neighbors.refresh(system.candidates, positions, system.cell)
+    direction = jax.random.normal(jax.random.key(2), positions.shape)
+
+    def outcome(potential):
+        def work(params):
+            prediction = potential.apply(params, positions, system, graph)
+            return jnp.sum(prediction.forces * direction), prediction
+
+        return jax.jit(jax.grad(work, has_aux=True))(params)
+
+    (gradient, expected), (our_gradient, found) = outcome(theirs), outcome(ours)
+    # Both round the normalization of the activation, each in its way.
+    np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-5)
+    size = np.max(np.abs(expected.forces))
+    np.testing.assert_allclose(found.forces, expected.forces, atol=1e-5 * size)
+    np.testing.assert_allclose(found.stress, expected.stress, atol=1e-5 * np.max(np.abs(expected.stress)))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * np.max(np.abs(b)) + 1e-12),
+        our_gradient,
+        gradient,
+    )
+
+
 def test_an_element_it_lacks_is_never_taken_for_another(
     potential, params, make_silicon, make_structure, predict
 ):

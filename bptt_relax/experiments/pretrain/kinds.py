@@ -6,10 +6,10 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from bptt_relax import losses
-from bptt_relax._types import Array
+from bptt_relax._types import Array, Params
 from bptt_relax.experiments.pretrain.config import PretrainConfig, TrainingSettings
 from bptt_relax.experiments.pretrain.frames import SinglePoint, spread
-from bptt_relax.potentials import Potential, adapt
+from bptt_relax.potentials import Potential, adapt, nequip
 from bptt_relax.systems import Structure
 from bptt_relax.training import LabelledFrame, Objective, force_matching
 
@@ -24,6 +24,8 @@ class Plan(NamedTuple):
         objective: on stacked frames.
         training: how to train it.
         weights: structure -> (n,) weights of its atoms in the error; None where all weigh one.
+        start: random parameters -> those that training starts from.
+        finish: trained parameters -> those that are saved.
     """
 
     model: str
@@ -32,6 +34,8 @@ class Plan(NamedTuple):
     objective: Objective
     training: TrainingSettings
     weights: Callable[[Structure], np.ndarray] | None = None
+    start: Callable[[Params], Params] = lambda params: params
+    finish: Callable[[Params], Params] = lambda params: params
 
 
 def _adapt(config: PretrainConfig, train: list[SinglePoint]) -> Plan:
@@ -69,7 +73,29 @@ def _adapt(config: PretrainConfig, train: list[SinglePoint]) -> Plan:
     return Plan("adapt-silicon", sizes._asdict(), potential, objective, c.training, weights=impurity_weights)
 
 
-KINDS: dict[str, Callable[[PretrainConfig, list[SinglePoint]], Plan]] = {"adapt": _adapt}
+def _nequip(config: PretrainConfig, train: list[SinglePoint]) -> Plan:
+    """NequIP: energies in units of the size of forces, errors that count linearly from early on."""
+    c = config.nequip
+    sizes = nequip.Config(
+        channels=c.channels,
+        max_harmonic=len(c.channels) - 1,
+        num_layers=c.layers,
+        cutoff=c.cutoff,
+        num_radial=c.num_radial,
+        radial_width=c.radial_width,
+        radial_layers=c.radial_layers,
+        num_neighbors=c.num_neighbors,
+        scale=spread([p.forces for p in train]),
+    )
+    potential = nequip.build(sizes, name="nequip-silicon")
+    # Lean gradients keep so little that frames need not be computed twice, one after the other.
+    objective = force_matching(
+        potential._replace(apply=potential.apply_lean), delta=c.huber_delta, side_by_side=True
+    )
+    return Plan("nequip-silicon", sizes._asdict(), potential, objective, c.training)
+
+
+KINDS: dict[str, Callable[[PretrainConfig, list[SinglePoint]], Plan]] = {"adapt": _adapt, "nequip": _nequip}
 """Kind -> (settings, frames to train on) -> plan."""
 
 
