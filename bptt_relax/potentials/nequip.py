@@ -6,7 +6,7 @@ ours: every periodic image counts, and forces and stress come from one gradient.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, cast
 
@@ -21,6 +21,7 @@ from bptt_relax.potentials import nequip_lanes
 from bptt_relax.potentials._contract import Potential
 from bptt_relax.potentials.conservative import conservative
 from bptt_relax.potentials.element_rows import one_hot, rows
+from bptt_relax.potentials.nequip_lanes import SELF_CONNECTION
 from bptt_relax.systems import System
 
 
@@ -122,6 +123,27 @@ def build(
     return conservative(
         energy, init, GraphSpec(config.cutoff), elements=elements or config.species, name=name
     )
+
+
+def take_rows(params: Params, chosen: Sequence[int], factor: float = 1.0) -> Params:
+    """Parameters with other rows in the tables of the elements.
+
+    Args:
+        params: of a NequIP.
+        chosen: for each element whose row it takes, its own or that of another.
+        factor: on all of them.
+    """
+    order = jnp.asarray(chosen)
+
+    def taken(tables: dict, axis: int) -> dict:
+        return {name: factor * jnp.take(table, order, axis) for name, table in tables.items()}
+
+    found = {**params, "Linear_0": taken(params["Linear_0"], 0)}
+    for name in params:
+        if name.startswith("NequIPConvolution"):
+            own = taken(params[name][SELF_CONNECTION], 1)
+            found[name] = {**params[name], SELF_CONNECTION: own}
+    return found
 
 
 @contextmanager

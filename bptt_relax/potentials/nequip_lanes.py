@@ -17,6 +17,9 @@ from bptt_relax.neighbors import Graph
 from bptt_relax.potentials.equivariant import Features, coupling, gate, paths, silu, spherical_harmonics
 from bptt_relax.trees import safe_norm
 
+SELF_CONNECTION = "FullyConnectedTensorProductE3nn_0"
+"""What jax-md calls the part of a layer in which each element has weights of its own."""
+
 FADE = 0.5
 """Messages fade over this distance before the cutoff, angstrom."""
 
@@ -68,9 +71,7 @@ def convolve(
 ) -> list[Array]:
     """One round of messages: new features of atoms."""
     own = [  # of the center alone, with weights of its species
-        jnp.einsum(
-            "niu,ns,usw->niw", x, atoms, named(layer["FullyConnectedTensorProductE3nn_0"], f"w[{k},0,{k}]")
-        )
+        jnp.einsum("niu,ns,usw->niw", x, atoms, named(layer[SELF_CONNECTION], f"w[{k},0,{k}]"))
         / (x.shape[-1] * atoms.shape[-1]) ** 0.5
         for k, x in enumerate(features)
     ]
