@@ -25,6 +25,10 @@ from bptt_relax.potentials.nequip_lanes import SELF_CONNECTION
 from bptt_relax.systems import System
 
 
+SILICON_AND_DOPANTS = (1, 5, 6, 7, 8, 9, 13, 14, 15, 16, 31, 32, 33, 49, 50, 51)
+"""H, B, C, N, O, F, Al, Si, P, S, Ga, Ge, As, In, Sn, Sb."""
+
+
 class Config(NamedTuple):
     """Sizes and constants of a model; none of them trains.
 
@@ -42,7 +46,7 @@ class Config(NamedTuple):
         shift: of the energy of an atom, eV.
     """
 
-    species: tuple[int, ...] = (5, 6, 8, 13, 14, 15, 32, 33)
+    species: tuple[int, ...] = SILICON_AND_DOPANTS
     channels: tuple[int, ...] = (16, 8, 4)
     max_harmonic: int = 2
     num_layers: int = 2
