@@ -115,8 +115,7 @@ def convolve(
 
 def couple(features: Array, harmonics: Array, coefficients: np.ndarray) -> Array:
     """One path of the tensor product: (E, i, u), (E, j), (i, j, k) -> (E, k, u)."""
-    coefficients = jnp.asarray(coefficients, features.dtype)
-    turn = jnp.einsum("ej,ijk->eki", harmonics, coefficients)
+    turn = jnp.einsum("ej,ijk->eki", harmonics, jnp.asarray(coefficients, features.dtype))
     return jnp.einsum("eki,eiu->eku", turn, features)
 
 
