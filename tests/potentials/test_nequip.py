@@ -59,7 +59,7 @@ def test_every_image_counts(potential, params, make_silicon, make_structure, pre
 
 
 @pytest.mark.parametrize("channels", [(3, 2), (4, 3, 2)])
-@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("num_layers", [1, 3])
 def test_side_by_side_it_is_the_same_function_of_the_same_parameters(
     channels, num_layers, make_silicon, make_structure
 ):
