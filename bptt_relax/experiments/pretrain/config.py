@@ -58,7 +58,7 @@ class NequipSettings(Settings):
 
     channels: tuple[int, ...] = (16, 8, 4)
     """Of each degree 0, 1, ... of the hidden features."""
-    layers: int = Field(default=2, ge=1)
+    layers: int = Field(default=3, ge=1)
     """Message passing layers."""
     cutoff: float = Field(default=4.5, gt=0.5)
     """How far an atom sees in one layer, angstrom."""
@@ -73,7 +73,7 @@ class NequipSettings(Settings):
     huber_delta: float = Field(default=0.02, gt=0)
     """Where the loss turns linear, eV/angstrom."""
     training: TrainingSettings = TrainingSettings(
-        epochs=40, passes=5, batch_size=1, learning_rate=1e-2, warmup=100, averaging=0.995
+        epochs=12, passes=5, batch_size=1, learning_rate=1e-2, warmup=100, averaging=0.995
     )
 
 
