@@ -22,10 +22,8 @@ from bptt_relax.potentials._contract import Potential
 from bptt_relax.potentials.conservative import conservative
 from bptt_relax.potentials.element_rows import one_hot, rows
 from bptt_relax.potentials.nequip_lanes import SELF_CONNECTION
+from bptt_relax.potentials.registry import SILICON_AND_DOPANTS
 from bptt_relax.systems import System
-
-SILICON_AND_DOPANTS = (1, 5, 6, 7, 8, 9, 13, 14, 15, 16, 31, 32, 33, 49, 50, 51)
-"""H, B, C, N, O, F, Al, Si, P, S, Ga, Ge, As, In, Sn, Sb."""
 
 
 class Config(NamedTuple):

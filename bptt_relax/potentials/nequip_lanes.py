@@ -116,7 +116,8 @@ def convolve(
 def couple(features: Array, harmonics: Array, coefficients: np.ndarray) -> Array:
     """One path of the tensor product: (E, i, u), (E, j), (i, j, k) -> (E, k, u)."""
     turn = jnp.einsum("ej,ijk->eki", harmonics, jnp.asarray(coefficients, features.dtype))
-    return jnp.einsum("eki,eiu->eku", turn, features)
+    # A batch of tiny matrix products is slow to differentiate on a CPU: 15 times as slow as this sum.
+    return jnp.sum(turn[:, :, :, None] * features[:, None], axis=2)
 
 
 def slices(config: Any) -> dict[tuple[int, int, int], slice]:

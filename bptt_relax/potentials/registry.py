@@ -167,6 +167,9 @@ def _nequix(name: str, sha256: str, size: int, functional: str, citation: str) -
     )
 
 
+SILICON_AND_DOPANTS = (1, 5, 6, 7, 8, 9, 13, 14, 15, 16, 31, 32, 33, 49, 50, 51)
+"""H, B, C, N, O, F, Al, Si, P, S, Ga, Ge, As, In, Sn, Sb: what the NequIP made here has rows for."""
+
 _BUNDLED_NOTICE = (
     "Trained for bptt_relax on the silicon part of the mlearn data set (Zuo et al., doi:10.1021/acs.jpca.9b08723, "
     "BSD-3-Clause), and under the licence of bptt_relax itself: BSD-3-Clause."
@@ -248,6 +251,19 @@ MODELS: dict[str, Model] = {
             cutoff=5.0,
             functional="PBE (mlearn silicon); every other element read as silicon until tuned",
             citation="doi:10.48550/arXiv.2509.24115",
+        ),
+        Model(
+            name="nequip-silicon",
+            family="nequip",
+            source=Bundled("nequip-silicon.safetensors"),
+            sha256="",
+            size=0,
+            licence="BSD-3-Clause",
+            notice=_BUNDLED_NOTICE,
+            elements=SILICON_AND_DOPANTS,
+            cutoff=4.5,
+            functional="PBE (mlearn silicon); every other element read as silicon until tuned",
+            citation="doi:10.1038/s41467-022-29939-5",
         ),
         Model(
             name="stillinger-weber",

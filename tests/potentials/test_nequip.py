@@ -9,9 +9,6 @@ from ase.build import bulk
 from bptt_relax import neighbors, potentials, systems
 from bptt_relax.potentials import nequip, pretrained
 
-# Not yet seen to pass as a whole on a quiet machine; see the closing note of the session that wrote it.
-pytestmark = pytest.mark.slow
-
 SMALL = nequip.Config(
     species=(8, 14),
     channels=(3, 2),
@@ -58,11 +55,18 @@ def test_every_image_counts(potential, params, make_silicon, make_structure, pre
     assert np.max(np.abs(small.forces)) > 1e-4
 
 
-@pytest.mark.parametrize("channels", [(3, 2), (4, 3, 2)])
-@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize(
+    ("channels", "num_layers"),
+    [
+        ((2, 1, 1), 3),
+        pytest.param((3, 2), 1, marks=pytest.mark.slow),
+        pytest.param((4, 3, 2), 3, marks=pytest.mark.slow),
+    ],
+)
 def test_side_by_side_it_is_the_same_function_of_the_same_parameters(
     channels, num_layers, make_silicon, make_structure
 ):
+    """Energy, forces, stress, and what training needs: the derivative of forces by every parameter."""
     config = SMALL._replace(channels=channels, max_harmonic=len(channels) - 1, num_layers=num_layers)
     theirs, ours = nequip.build(config), nequip.build(config, side_by_side=True)
     params = theirs.init(jax.random.key(1))
@@ -72,14 +76,17 @@ def test_side_by_side_it_is_the_same_function_of_the_same_parameters(
     graph = neighbors.refresh(system.candidates, positions, system.cell)
     direction = jax.random.normal(jax.random.key(2), positions.shape)
 
-    def outcome(potential):
+    def outcome(apply):
         def work(params):
-            prediction = potential.apply(params, positions, system, graph)
+            prediction = apply(params, positions, system, graph)
             return jnp.sum(prediction.forces * direction), prediction
 
-        return jax.jit(jax.grad(work, has_aux=True))(params)
+        # Compiling is all it costs.
+        return jax.jit(jax.grad(work, has_aux=True), compiler_options={"xla_backend_optimization_level": 0})(
+            params
+        )
 
-    (gradient, expected), (our_gradient, found) = outcome(theirs), outcome(ours)
+    (gradient, expected), (our_gradient, found) = outcome(theirs.apply_lean), outcome(ours.apply_lean)
     # Both round the normalization of the activation, each in its way.
     np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-5)
     size = np.max(np.abs(expected.forces))
