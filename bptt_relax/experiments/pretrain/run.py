@@ -139,6 +139,7 @@ def _pretrain(
     found = {
         "schema": 1,
         "experiment": "pretrain",
+        "variant": plan.model,
         "preset": config.preset,
         "config": config.resolved(),
         "dataset": digests,
