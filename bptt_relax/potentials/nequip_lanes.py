@@ -10,11 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bptt_relax._types import Array, Params
 from bptt_relax.neighbors import Graph
-from bptt_relax.potentials.equivariant import Features, coupling, gate, paths, silu, spherical_harmonics
+from bptt_relax.potentials.equivariant import Features, couple, gate, paths, silu, spherical_harmonics
 from bptt_relax.trees import safe_norm
 
 SELF_CONNECTION = "FullyConnectedTensorProductE3nn_0"
@@ -89,7 +88,7 @@ def convolve(
         messages = []
         for first, second in way:
             weights = radial @ kernels[-1][:, columns[first, second, result]]
-            product = couple(senders[first], harmonics[second], coupling(first, second, result))
+            product = couple(senders[first], harmonics[second], (first, second, result))
             messages.append(product * weights[:, None, :])
         sums.append(
             jax.ops.segment_sum(
@@ -111,13 +110,6 @@ def convolve(
             mixed = mixed + own[k][..., : mixed.shape[-1]]
         new.append(mixed)
     return gate(new)
-
-
-def couple(features: Array, harmonics: Array, coefficients: np.ndarray) -> Array:
-    """One path of the tensor product: (E, i, u), (E, j), (i, j, k) -> (E, k, u)."""
-    turn = jnp.einsum("ej,ijk->eki", harmonics, jnp.asarray(coefficients, features.dtype))
-    # A batch of tiny matrix products is slow to differentiate on a CPU: 15 times as slow as this sum.
-    return jnp.sum(turn[:, :, :, None] * features[:, None], axis=2)
 
 
 def slices(config: Any) -> dict[tuple[int, int, int], slice]:

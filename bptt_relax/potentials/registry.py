@@ -176,6 +176,24 @@ _BUNDLED_NOTICE = (
 )
 
 
+def _bundled(
+    name: str, sha256: str, size: int, *, elements: tuple[int, ...], cutoff: float, citation: str
+) -> Model:
+    return Model(
+        name=name,
+        family=name.partition("-")[0],
+        source=Bundled(f"{name}.safetensors"),
+        sha256=sha256,
+        size=size,
+        licence="BSD-3-Clause",
+        notice=_BUNDLED_NOTICE,
+        elements=elements,
+        cutoff=cutoff,
+        functional="PBE (mlearn silicon); every other element read as silicon until tuned",
+        citation=citation,
+    )
+
+
 MODELS: dict[str, Model] = {
     model.name: model
     for model in (
@@ -239,30 +257,20 @@ MODELS: dict[str, Model] = {
             "PBE / PBE+U (OMat24, sAlex, MPtrj, MDR phonons)",
             _PHONON_FINE_TUNING,
         ),
-        Model(
-            name="adapt-silicon",
-            family="adapt",
-            source=Bundled("adapt-silicon.safetensors"),
-            sha256="a3aca23a8aec482c23ef350162517fd7cf73e6da48bb742c5ed4166af93dd6a5",
-            size=328_300,
-            licence="BSD-3-Clause",
-            notice=_BUNDLED_NOTICE,
+        _bundled(
+            "adapt-silicon",
+            "a3aca23a8aec482c23ef350162517fd7cf73e6da48bb742c5ed4166af93dd6a5",
+            328_300,
             elements=ELEMENTS,
             cutoff=5.0,
-            functional="PBE (mlearn silicon); every other element read as silicon until tuned",
             citation="doi:10.48550/arXiv.2509.24115",
         ),
-        Model(
-            name="nequip-silicon",
-            family="nequip",
-            source=Bundled("nequip-silicon.safetensors"),
-            sha256="",
-            size=0,
-            licence="BSD-3-Clause",
-            notice=_BUNDLED_NOTICE,
+        _bundled(
+            "nequip-silicon",
+            "",
+            0,
             elements=SILICON_AND_DOPANTS,
             cutoff=4.5,
-            functional="PBE (mlearn silicon); every other element read as silicon until tuned",
             citation="doi:10.1038/s41467-022-29939-5",
         ),
         Model(
