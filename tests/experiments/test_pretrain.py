@@ -106,7 +106,7 @@ def test_nequip_from_files_to_weights_with_a_row_for_every_element(files, tmp_pa
     assert potential.name == "nequip-silicon"
     assert potential.conservative
     (table,) = params["Linear_0"].values()
-    assert table.shape == (8, 4)
+    assert table.shape == (16, 4)
     np.testing.assert_array_equal(table, np.broadcast_to(table[:1], table.shape))
 
 
