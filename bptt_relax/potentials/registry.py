@@ -267,8 +267,8 @@ MODELS: dict[str, Model] = {
         ),
         _bundled(
             "nequip-silicon",
-            "",
-            0,
+            "cca1fc8280a0ae3e6b2d7cccd0980de56eadd3e70d8250e912449345f0050a8e",
+            171_208,
             elements=SILICON_AND_DOPANTS,
             cutoff=4.5,
             citation="doi:10.1038/s41467-022-29939-5",
