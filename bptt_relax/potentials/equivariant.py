@@ -50,6 +50,23 @@ def coupling(first: int, second: int, result: int) -> np.ndarray:
     return np.asarray(e3nn.clebsch_gordan(first, second, result)) * (2 * result + 1) ** 0.5
 
 
+def couple(features: Array, harmonics: Array, degrees: tuple[int, int, int]) -> Array:
+    """One path of the product of features and harmonics of edges.
+
+    Args:
+        features: (E, 2l + 1, channels).
+        harmonics: (E, 2l + 1).
+        degrees: of the features, of the harmonics and of the product.
+
+    Returns:
+        (E, 2l + 1, channels).
+    """
+    # Harmonics and coefficients make one small matrix per edge; only then come the many channels.
+    turn = jnp.einsum("ej,ijk->eki", harmonics, jnp.asarray(coupling(*degrees), features.dtype))
+    # And no batch of tiny matrix products, which a CPU differentiates up to 15 times as slowly as this sum.
+    return jnp.sum(turn[:, :, :, None] * features[:, None], axis=2)
+
+
 def paths(num_degrees: int, max_harmonic: int, max_result: int) -> list[list[tuple[int, int]]]:
     """Ways to make each degree out of a feature and a harmonic without changing its parity.
 

@@ -117,6 +117,14 @@ def _build_adapt(weights: Weights, model: Model, origin: str) -> tuple[Potential
     return potential, own_format.from_arrays(weights.arrays, potential, origin)
 
 
+def _build_nequip(weights: Weights, model: Model, origin: str) -> tuple[Potential, Params]:
+    from bptt_relax.potentials import nequip
+
+    config = own_format.read_config(nequip.Config(), weights.arguments, origin)
+    potential = nequip.build(config, elements=model.elements, name=model.name, side_by_side=True)
+    return potential, own_format.from_arrays(weights.arrays, potential, origin)
+
+
 def _build_classical(weights: Weights, model: Model, origin: str) -> tuple[Potential, Params]:
     from bptt_relax.potentials.classical import stillinger_weber  # imports jax-md, which takes seconds
 
@@ -127,6 +135,7 @@ def _build_classical(weights: Weights, model: Model, origin: str) -> tuple[Poten
 FAMILIES: dict[str, Family] = {
     "chgnet": Family(_convert_chgnet, _build_chgnet, _unload_chgnet, _encode_chgnet, ".pth.tar"),
     "adapt": Family(_convert_own, _build_adapt, _unload_own),
+    "nequip": Family(_convert_own, _build_nequip, _unload_own),
     "nequix": Family(_convert_nequix, _build_nequix, _unload_nequix, _encode_nequix, ".nqx"),
     "stillinger-weber": Family(_convert_own, _build_classical, _unload_own),
 }

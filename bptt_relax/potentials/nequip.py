@@ -6,7 +6,7 @@ ours: every periodic image counts, and forces and stress come from one gradient.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, cast
 
@@ -17,9 +17,12 @@ from jax_md.nn import nequip as jax_md_nequip
 
 from bptt_relax._types import Array, Energy, Params
 from bptt_relax.neighbors import Graph, GraphSpec
+from bptt_relax.potentials import nequip_lanes
 from bptt_relax.potentials._contract import Potential
 from bptt_relax.potentials.conservative import conservative
 from bptt_relax.potentials.element_rows import one_hot, rows
+from bptt_relax.potentials.nequip_lanes import SELF_CONNECTION
+from bptt_relax.potentials.registry import SILICON_AND_DOPANTS
 from bptt_relax.systems import System
 
 
@@ -40,7 +43,7 @@ class Config(NamedTuple):
         shift: of the energy of an atom, eV.
     """
 
-    species: tuple[int, ...] = (5, 6, 8, 13, 14, 15, 32, 33)
+    species: tuple[int, ...] = SILICON_AND_DOPANTS
     channels: tuple[int, ...] = (16, 8, 4)
     max_harmonic: int = 2
     num_layers: int = 2
@@ -53,13 +56,21 @@ class Config(NamedTuple):
     shift: float = 0.0
 
 
-def build(config: Config | None = None, *, elements: tuple[int, ...] = (), name: str = "nequip") -> Potential:
+def build(
+    config: Config | None = None,
+    *,
+    elements: tuple[int, ...] = (),
+    name: str = "nequip",
+    side_by_side: bool = False,
+) -> Potential:
     """NequIP with random starting parameters.
 
     Args:
         config: sizes and constants; a small network for silicon and its usual dopants when not given.
         elements: atomic numbers its weights cover; those of the configuration when empty.
         name: for messages and results.
+        side_by_side: compute the same function of the same parameters in an order that suits a CPU (`nequip_lanes`)
+            and not by jax-md's own code; differences are those of rounding.
     """
     config = Config() if config is None else config
     network = jax_md_nequip.NequIPEnergyModel(
@@ -98,16 +109,42 @@ def build(config: Config | None = None, *, elements: tuple[int, ...] = (), name:
         far = jnp.asarray([[0.0, 0.0, 2.0 * config.cutoff]], vectors.dtype)
         vectors = jnp.where(graph.mask[:, None], vectors, far)
         weights = {key: value for key, value in params.items() if key != "reference_energies"}
-        # jax-md's arrows point from neighbor to center.
-        arrows = _as_jraph(atoms, -vectors, graph.neighbors, graph.centers)
         with _as_jax_md_wants():
-            interaction = cast(Array, network.apply({"params": weights}, arrows))
+            if side_by_side:
+                interaction = config.scale * nequip_lanes.atom_energies(
+                    weights, config, atoms, vectors, graph
+                )
+            else:
+                # jax-md's arrows point from neighbor to center.
+                arrows = _as_jraph(atoms, -vectors, graph.neighbors, graph.centers)
+                interaction = cast(Array, network.apply({"params": weights}, arrows))
         reference = jnp.where(system.mask, params["reference_energies"][row] + config.shift, 0.0)
         return cast(Energy, jnp.sum(interaction) + jnp.sum(reference))
 
     return conservative(
         energy, init, GraphSpec(config.cutoff), elements=elements or config.species, name=name
     )
+
+
+def take_rows(params: Params, chosen: Sequence[int], factor: float = 1.0) -> Params:
+    """Parameters with other rows in the tables of the elements.
+
+    Args:
+        params: of a NequIP.
+        chosen: for each element whose row it takes, its own or that of another.
+        factor: on all of them.
+    """
+    order = jnp.asarray(chosen)
+
+    def taken(tables: dict, axis: int) -> dict:
+        return {name: factor * jnp.take(table, order, axis) for name, table in tables.items()}
+
+    found = {**params, "Linear_0": taken(params["Linear_0"], 0)}
+    for name in params:
+        if name.startswith("NequIPConvolution"):
+            own = taken(params[name][SELF_CONNECTION], 1)
+            found[name] = {**params[name], SELF_CONNECTION: own}
+    return found
 
 
 @contextmanager

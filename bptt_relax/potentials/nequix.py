@@ -20,7 +20,7 @@ from bptt_relax.potentials.equivariant import (
     Features,
     Linear,
     RMSNorm,
-    coupling,
+    couple,
     gate,
     paths,
     silu,
@@ -115,10 +115,7 @@ class Convolution(nn.Module):
         for result, way in enumerate(ways):
             messages = []
             for first, second in way:
-                # Harmonics and coefficients make one small matrix per edge; only then come the many channels.
-                coefficients = jnp.asarray(coupling(first, second, result), basis.dtype)
-                turn = jnp.einsum("ej,ijk->eki", harmonics[second], coefficients)
-                product = jnp.einsum("eki,eiu->eku", turn, at_neighbors[first])
+                product = couple(at_neighbors[first], harmonics[second], (first, second, result))
                 messages.append(product * (radial @ next(kernels))[:, None, :])
             total = jax.ops.segment_sum(
                 jnp.concatenate(messages, axis=-1),

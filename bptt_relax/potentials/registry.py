@@ -167,10 +167,31 @@ def _nequix(name: str, sha256: str, size: int, functional: str, citation: str) -
     )
 
 
+SILICON_AND_DOPANTS = (1, 5, 6, 7, 8, 9, 13, 14, 15, 16, 31, 32, 33, 49, 50, 51)
+"""H, B, C, N, O, F, Al, Si, P, S, Ga, Ge, As, In, Sn, Sb: what the NequIP made here has rows for."""
+
 _BUNDLED_NOTICE = (
     "Trained for bptt_relax on the silicon part of the mlearn data set (Zuo et al., doi:10.1021/acs.jpca.9b08723, "
     "BSD-3-Clause), and under the licence of bptt_relax itself: BSD-3-Clause."
 )
+
+
+def _bundled(
+    name: str, sha256: str, size: int, *, elements: tuple[int, ...], cutoff: float, citation: str
+) -> Model:
+    return Model(
+        name=name,
+        family=name.partition("-")[0],
+        source=Bundled(f"{name}.safetensors"),
+        sha256=sha256,
+        size=size,
+        licence="BSD-3-Clause",
+        notice=_BUNDLED_NOTICE,
+        elements=elements,
+        cutoff=cutoff,
+        functional="PBE (mlearn silicon); every other element read as silicon until tuned",
+        citation=citation,
+    )
 
 
 MODELS: dict[str, Model] = {
@@ -236,18 +257,21 @@ MODELS: dict[str, Model] = {
             "PBE / PBE+U (OMat24, sAlex, MPtrj, MDR phonons)",
             _PHONON_FINE_TUNING,
         ),
-        Model(
-            name="adapt-silicon",
-            family="adapt",
-            source=Bundled("adapt-silicon.safetensors"),
-            sha256="a3aca23a8aec482c23ef350162517fd7cf73e6da48bb742c5ed4166af93dd6a5",
-            size=328_300,
-            licence="BSD-3-Clause",
-            notice=_BUNDLED_NOTICE,
+        _bundled(
+            "adapt-silicon",
+            "a3aca23a8aec482c23ef350162517fd7cf73e6da48bb742c5ed4166af93dd6a5",
+            328_300,
             elements=ELEMENTS,
             cutoff=5.0,
-            functional="PBE (mlearn silicon); every other element read as silicon until tuned",
             citation="doi:10.48550/arXiv.2509.24115",
+        ),
+        _bundled(
+            "nequip-silicon",
+            "cca1fc8280a0ae3e6b2d7cccd0980de56eadd3e70d8250e912449345f0050a8e",
+            171_208,
+            elements=SILICON_AND_DOPANTS,
+            cutoff=4.5,
+            citation="doi:10.1038/s41467-022-29939-5",
         ),
         Model(
             name="stillinger-weber",

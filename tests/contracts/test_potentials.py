@@ -93,6 +93,10 @@ class TestNequix(PotentialConformance):
 
 
 class TestNequip(PotentialConformance):
+    """jax-md's own code; `TestNequipSideBySide` has ours."""
+
+    side_by_side = False
+
     def make(self):
         config = nequip.Config(
             species=(8, 14),
@@ -103,8 +107,12 @@ class TestNequip(PotentialConformance):
             cutoff=4.0,
             num_neighbors=8.0,
         )
-        potential = nequip.build(config)
+        potential = nequip.build(config, side_by_side=self.side_by_side)
         return potential, potential.init(jax.random.key(0))
+
+
+class TestNequipSideBySide(TestNequip):
+    side_by_side = True
 
 
 class TestAdapt(PotentialConformance):

@@ -96,6 +96,30 @@ def test_from_files_to_weights_through_an_interruption(files, tmp_path):
     )
 
 
+@pytest.mark.slow
+def test_nequip_from_files_to_weights_with_a_row_for_every_element(files, tmp_path):
+    out = tmp_path / "run"
+    finish(start("--kind", "nequip", "--data", files[0], "--test", files[1], "--out", out), 0)
+    results = json.loads((out / "results.json").read_text())
+    assert (results["model"], results["best_epoch"]) == ("nequip-silicon", 2)
+    potential, params = pretrained.load(out / "weights.safetensors")
+    assert potential.name == "nequip-silicon"
+    assert potential.conservative
+    (table,) = params["Linear_0"].values()
+    assert table.shape == (16, 4)
+    np.testing.assert_array_equal(table, np.broadcast_to(table[:1], table.shape))
+
+
+def test_an_element_without_a_row_is_named(files):
+    from bptt_relax.experiments.pretrain import kinds
+    from bptt_relax.outcomes import InputError
+
+    points = frames.read(files[0], "--data")
+    points[0].structure.species[0] = 92
+    with pytest.raises(InputError, match="holds the elements U, for which nequip has no rows"):
+        kinds.KINDS["nequip"](PRESETS["smoke"], points)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -25,6 +25,16 @@ def test_results_and_figures_go_to_the_experiment(run, tmp_path):
     assert (target / "README.md").read_text() == "mine"
 
 
+def test_variants_of_an_experiment_leave_each_other_alone(run, tmp_path):
+    target = tmp_path / "silicon"
+    target.mkdir()
+    publish(run, tmp_path)
+    (run / "results.json").write_text(json.dumps({"experiment": "silicon", "variant": "small"}))
+    publish(run, tmp_path)
+    assert "variant" not in json.loads((target / "results.json").read_text())
+    assert json.loads((target / "results_small.json").read_text())["variant"] == "small"
+
+
 def test_unfinished_broken_or_homeless_runs_are_refused(run, tmp_path):
     with pytest.raises(InputError, match="no folder"):
         publish(run, tmp_path / "experiments")

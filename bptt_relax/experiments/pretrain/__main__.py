@@ -5,8 +5,8 @@ from bptt_relax.experiments.pretrain.config import PRESETS, PretrainConfig
 from bptt_relax.outcomes import run_program
 
 DESCRIPTION = (
-    "Train a potential from random parameters on forces of single points, as adapt-silicon was trained. The data are "
-    "not part of the package: --data and --test say where they are."
+    "Train a potential from random parameters on forces of single points, as adapt-silicon and nequip-silicon were. "
+    "The data are not part of the package: --data and --test say where they are."
 )
 
 

@@ -53,13 +53,37 @@ class AdaptSettings(Settings):
     )
 
 
+class NequipSettings(Settings):
+    """NequIP: a small network whose forces are the gradient of an energy."""
+
+    channels: tuple[int, ...] = (16, 8, 4)
+    """Of each degree 0, 1, ... of the hidden features."""
+    layers: int = Field(default=3, ge=1)
+    """Message passing layers."""
+    cutoff: float = Field(default=4.5, gt=0.5)
+    """How far an atom sees in one layer, angstrom."""
+    num_radial: int = Field(default=8, ge=1)
+    """Radial basis functions."""
+    radial_width: int = Field(default=32, ge=1)
+    """Hidden width of the radial network."""
+    radial_layers: int = Field(default=2, ge=1)
+    """Its hidden layers."""
+    num_neighbors: float = Field(default=4.0, gt=0)
+    """Sums over neighbors are divided by it: the square root of their number keeps the size of what points anywhere."""
+    huber_delta: float = Field(default=0.02, gt=0)
+    """Where the loss turns linear, eV/angstrom."""
+    training: TrainingSettings = TrainingSettings(
+        epochs=12, passes=5, batch_size=1, learning_rate=1e-2, warmup=100, averaging=0.995
+    )
+
+
 class PretrainConfig(Settings):
     """Settings of the pretraining."""
 
     preset: str = "full"
     """Where these settings started from."""
-    model_kind: Literal["adapt"] = "adapt"
-    """Which model."""
+    kind: Literal["adapt", "nequip"] = "adapt"
+    """Which model: adapt makes adapt-silicon, nequip makes nequip-silicon."""
     data: Path | None = None
     """Frames with forces to train on and, a share of them, to choose the best model by: any file ASE reads."""
     test: Path | None = None
@@ -77,6 +101,7 @@ class PretrainConfig(Settings):
     resume: bool = False
     """Continue an interrupted run."""
     adapt: AdaptSettings = AdaptSettings()
+    nequip: NequipSettings = NequipSettings()
 
     def resolved(self) -> dict:
         """Everything that decides the outcome, as JSON; the data go by their hash, wherever they are."""
@@ -90,6 +115,13 @@ PRESETS = {
         preset="smoke",
         limit=16,
         adapt=AdaptSettings(width=16, hidden=32, layers=2, heads=2, training=_SHORT),
+        nequip=NequipSettings(
+            channels=(4, 2),
+            layers=1,
+            radial_width=8,
+            radial_layers=1,
+            training=_SHORT.model_copy(update={"rotations": "none"}),
+        ),
     ),
     "full": PretrainConfig(preset="full"),
 }

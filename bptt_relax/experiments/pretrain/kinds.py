@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from bptt_relax import losses
-from bptt_relax._types import Array
+from bptt_relax._types import Array, Params
 from bptt_relax.experiments.pretrain.config import PretrainConfig, TrainingSettings
 from bptt_relax.experiments.pretrain.frames import SinglePoint, spread
-from bptt_relax.potentials import Potential, adapt
+from bptt_relax.outcomes import InputError
+from bptt_relax.potentials import Potential, adapt, nequip
 from bptt_relax.systems import Structure
 from bptt_relax.training import LabelledFrame, Objective, force_matching
 
@@ -24,6 +26,8 @@ class Plan(NamedTuple):
         objective: on stacked frames.
         training: how to train it.
         weights: structure -> (n,) weights of its atoms in the error; None where all weigh one.
+        start: random parameters -> those that training starts from.
+        finish: trained parameters -> those that are saved.
     """
 
     model: str
@@ -32,6 +36,8 @@ class Plan(NamedTuple):
     objective: Objective
     training: TrainingSettings
     weights: Callable[[Structure], np.ndarray] | None = None
+    start: Callable[[Params], Params] = lambda params: params
+    finish: Callable[[Params], Params] = lambda params: params
 
 
 def _adapt(config: PretrainConfig, train: list[SinglePoint]) -> Plan:
@@ -69,7 +75,51 @@ def _adapt(config: PretrainConfig, train: list[SinglePoint]) -> Plan:
     return Plan("adapt-silicon", sizes._asdict(), potential, objective, c.training, weights=impurity_weights)
 
 
-KINDS: dict[str, Callable[[PretrainConfig, list[SinglePoint]], Plan]] = {"adapt": _adapt}
+def _nequip(config: PretrainConfig, train: list[SinglePoint]) -> Plan:
+    """NequIP: energies in units of the size of forces, errors that count linearly from early on."""
+    c = config.nequip
+    sizes = nequip.Config(
+        channels=c.channels,
+        max_harmonic=len(c.channels) - 1,
+        num_layers=c.layers,
+        cutoff=c.cutoff,
+        num_radial=c.num_radial,
+        radial_width=c.radial_width,
+        radial_layers=c.radial_layers,
+        num_neighbors=c.num_neighbors,
+        scale=spread([p.forces for p in train]),
+    )
+    potential = nequip.build(sizes, name="nequip-silicon", side_by_side=True)
+    rows = _rows_of_known_elements(sizes.species, train)
+    # Lean gradients keep so little that frames need not be computed twice, one after the other.
+    objective = force_matching(
+        potential._replace(apply=potential.apply_lean), delta=c.huber_delta, side_by_side=True
+    )
+    return Plan(
+        "nequip-silicon",
+        sizes._asdict(),
+        potential,
+        objective,
+        c.training,
+        # e3nn divides by the root of the number of inputs as if all were set; of a one-hot input one is.
+        start=lambda params: nequip.take_rows(params, rows, len(sizes.species) ** 0.5),
+        finish=lambda params: nequip.take_rows(params, rows),
+    )
+
+
+def _rows_of_known_elements(species: tuple[int, ...], train: list[SinglePoint]) -> list[int]:
+    """For each element of a model the row to read: its own, or of one without data that of the most frequent one."""
+    found, counts = np.unique(np.concatenate([p.structure.species for p in train]), return_counts=True)
+    if strangers := sorted(set(found.tolist()) - set(species)):
+        raise InputError(
+            f"--data holds the elements {', '.join(chemical_symbols[z] for z in strangers)}, for which nequip has no "
+            f"rows (it has {', '.join(chemical_symbols[z] for z in species)}): leave them out"
+        )
+    common = species.index(int(found[counts.argmax()]))
+    return [row if z in found else common for row, z in enumerate(species)]
+
+
+KINDS: dict[str, Callable[[PretrainConfig, list[SinglePoint]], Plan]] = {"adapt": _adapt, "nequip": _nequip}
 """Kind -> (settings, frames to train on) -> plan."""
 
 

@@ -45,9 +45,7 @@ def run(config: PretrainConfig) -> int:
         InputError: anything about the settings, the folder or the data.
     """
     compilation.keep_compiled_programs()
-    folder = workspace.choose_folder(
-        config.out, config.resume, f"pretrain-{config.model_kind}-{config.preset}"
-    )
+    folder = workspace.choose_folder(config.out, config.resume, f"pretrain-{config.kind}-{config.preset}")
     data = _limited(framing.read(config.data, "--data"), config)
     test = _limited(framing.read(config.test, "--test"), config)
     if len(data) < 2:
@@ -84,13 +82,13 @@ def _pretrain(
     learned = [point for point in train if len(point.structure.species) <= config.largest]
     if not learned:
         raise InputError(f"no training structure has {config.largest} atoms or fewer: raise --largest")
-    plan = KINDS[config.model_kind](config, learned)
+    plan = KINDS[config.kind](config, learned)
     potential, training = plan.potential, plan.training
     session.reporter.note(
         f"{plan.model}: {len(learned)} of {len(train)} frames to train on (at most {config.largest} atoms), "
         f"{len(validation)} to validate, {len(test)} to test; {jax.default_backend()}"
     )
-    params = potential.init(jax.random.key(config.seed))
+    params = plan.start(potential.init(jax.random.key(config.seed)))
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
     validator = Gauge(potential, validation)
     batches, num_batches = make_examples(learned, plan, config.seed)
@@ -126,7 +124,7 @@ def _pretrain(
             should_stop=session.stop,
         ),
     )
-    params = result.theta.potential
+    params = plan.finish(result.theta.potential)
     weights = weights_file.Weights(plan.model, plan.arguments, own_format.to_arrays(params))
     weights_file.write(session.folder / WEIGHTS, weights)
     # What is measured is what was saved.
@@ -141,6 +139,7 @@ def _pretrain(
     found = {
         "schema": 1,
         "experiment": "pretrain",
+        "variant": plan.model,
         "preset": config.preset,
         "config": config.resolved(),
         "dataset": digests,
