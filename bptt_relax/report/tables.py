@@ -1,7 +1,7 @@
 """The result as tables: one of the stages, one of the structures, for the terminal and as Markdown."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,21 +105,39 @@ def summary(block: Block) -> str | None:
         return None
     text = f"Change of the mean ΔQ by BPTT: {', '.join(part for part in against if part)}."
     geometric = _dig(block, "reduction", "geometric_mean")
-    return text if geometric is None else f"{text} Geometric mean: {_percent(-geometric)}."
+    return text if geometric is None else f"{text} Geometric mean: {percent(-geometric)}."
 
 
 def _against(block: Block, key: str, interval_key: str, label: str) -> str | None:
     reduction, interval = _dig(block, "reduction", key), _dig_any(block, "reduction", interval_key)
     if reduction is None:
         return None
-    text = f"{_percent(-reduction)} against {label}"
-    if isinstance(interval, list | tuple) and len(interval) == 2 and None not in map(_number, interval):
-        low, high = sorted(-x for x in interval)
-        text += f" (95% interval {_percent(low)} to {_percent(high)})"
-    return text
+    return change(reduction, _interval(interval), f" against {label}", "95% interval ")
 
 
-def _percent(fraction: float) -> str:
+def _interval(value: Any) -> tuple[float, float] | None:
+    known = isinstance(value, list | tuple) and len(value) == 2 and None not in map(_number, value)
+    return (value[0], value[1]) if known else None
+
+
+def change(reduction: float, interval: Sequence[float] | None = None, of: str = "", label: str = "") -> str:
+    """A change in percent, less being negative.
+
+    Args:
+        reduction: as a fraction, less being positive.
+        interval: of it.
+        of: written after the change.
+        label: written before the interval.
+    """
+    text = f"{percent(-reduction)}{of}"
+    if interval is None:
+        return text
+    low, high = sorted(-x for x in interval)
+    return f"{text} ({label}{percent(low)} to {percent(high)})"
+
+
+def percent(fraction: float) -> str:
+    """A signed percentage with a proper minus."""
     return f"{fraction:+.0%}".replace("-", "−")
 
 
