@@ -1,7 +1,7 @@
 """The result as tables: one of the stages, one of the structures, for the terminal and as Markdown."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,33 +112,27 @@ def _against(block: Block, key: str, interval_key: str, label: str) -> str | Non
     reduction, interval = _dig(block, "reduction", key), _dig_any(block, "reduction", interval_key)
     if reduction is None:
         return None
-    return change(reduction, _interval(interval), f" against {label}", "95% interval ")
-
-
-def _interval(value: Any) -> tuple[float, float] | None:
-    known = isinstance(value, list | tuple) and len(value) == 2 and None not in map(_number, value)
-    return (value[0], value[1]) if known else None
-
-
-def change(reduction: float, interval: Sequence[float] | None = None, of: str = "", label: str = "") -> str:
-    """A change in percent, less being negative.
-
-    Args:
-        reduction: as a fraction, less being positive.
-        interval: of it.
-        of: written after the change.
-        label: written before the interval.
-    """
-    text = f"{percent(-reduction)}{of}"
-    if interval is None:
-        return text
-    low, high = sorted(-x for x in interval)
-    return f"{text} ({label}{percent(low)} to {percent(high)})"
+    text = f"{percent(-reduction)} against {label}"
+    if isinstance(interval, list | tuple) and len(interval) == 2 and None not in map(_number, interval):
+        low, high = sorted(-x for x in interval)
+        text += f" (95% interval {percent(low)} to {percent(high)})"
+    return text
 
 
 def percent(fraction: float) -> str:
     """A signed percentage with a proper minus."""
     return f"{fraction:+.0%}".replace("-", "−")
+
+
+def change(reduction: float, interval: Iterable[float]) -> str:
+    """A change in percent with its interval, for a cell; less is negative.
+
+    Args:
+        reduction: as a fraction, less being positive.
+        interval: of it.
+    """
+    low, high = sorted(-x for x in interval)
+    return f"{percent(-reduction)} ({percent(low)[:-1]} to {percent(high)[:-1]})"
 
 
 def _grids(results: dict[str, Any]) -> Iterator[Grid]:

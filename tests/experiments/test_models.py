@@ -168,7 +168,7 @@ def test_figure_and_tables_show_every_model(unseen, tmp_path, capsys):
         "models": models,
         "average": experiment.average(models),
         "skipped": {"nequix-mp-1": "no network"},
-        "runs": {name: {"num_train": 10} for name in models},
+        "runs": {name: {"own_settings": {"reason": ""}} for name in models},
     }
     figures.draw(tmp_path, results)
     text = (tmp_path / "figures" / "models.svg").read_text()

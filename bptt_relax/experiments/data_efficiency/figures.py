@@ -22,6 +22,7 @@ CAPTION = (
     "ΔQ: mean mass-weighted distance to the DFT structure, √u·Å. All arms had the time that force matching and then "
     "BPTT took on the same relaxations. Intervals: 95%, over structures and draws."
 )
+SIZE = "relax-\nations"
 CONVERGED = (
     "Converged: after the first epoch with 95% of all progress on the validation structures; mean over draws."
 )
@@ -102,34 +103,40 @@ def _sizes(axes: "Axes", results: dict[str, Any]) -> None:
 
 
 def tables(results: dict[str, Any]) -> list[Grid]:
-    """For each part of the data every arm at every size; then how soon each converged.
+    """For each part of the data every arm at every size and what is between them; then how soon each converged.
 
     Args:
         results: as in ``results.json``.
     """
-    return [*(_error_table(results, part) for part in _parts(results)), _convergence_table(results)]
+    parts = _parts(results)
+    return [
+        *(_error_table(results, part) for part in parts),
+        *(_against_table(results, part) for part in parts),
+        _convergence_table(results),
+    ]
 
 
 def _error_table(results: dict[str, Any], part: str) -> Grid:
-    arms, against = results["arms"], list(next(iter(results["sizes"].values()))["against"])
+    arms = results["arms"]
     before = results["pretrained"][part]["delta_q"]
-    rows = [
-        [("none", False), *[(f"{before['mean']:.3f}", False)] * len(arms), *[("–", False)] * len(against)]
-    ]
+    rows = [(("none", False), *[(f"{before['mean']:.3f}", False)] * len(arms))]
     for size, entry in results["sizes"].items():
         means = [entry["arms"][arm][part]["delta_q"]["mean"] for arm in arms]
-        compared = [entry["against"][name][part] for name in against]
-        rows.append(
-            [
-                (size, False),
-                *((f"{mean:.3f}", mean == min(means)) for mean in means),
-                *((change(each["mean"], each["ci95"]), False) for each in compared),
-            ]
-        )
-    headings = ("relax-\nations", *(about["label"].replace(", ", ",\n") for about in arms.values()))
-    headings += tuple(name.replace("_", " ").replace(" against", "\nagainst") for name in against)
+        rows.append(((size, False), *((f"{mean:.3f}", mean == min(means)) for mean in means)))
     title = f"{PARTS[part]} ({len(before['per_structure'])}): mean ΔQ"
-    return Grid(title, headings, tuple(map(tuple, rows)), (CAPTION,))
+    return Grid(title, (SIZE, *(about["label"] for about in arms.values())), tuple(rows), (CAPTION,))
+
+
+def _against_table(results: dict[str, Any], part: str) -> Grid:
+    labels = {arm: about["label"] for arm, about in results["arms"].items()}
+    pairs = [tuple(name.split(" against ")) for name in next(iter(results["sizes"].values()))["against"]]
+    rows = []
+    for size, entry in results["sizes"].items():
+        found = [each[part] for each in entry["against"].values()]
+        cells = (size, *(change(each["mean"], each["ci95"]) for each in found))
+        rows.append(tuple((cell, False) for cell in cells))
+    headings = (SIZE, *(f"{labels[a]} against {labels[b]}" for a, b in pairs))
+    return Grid(f"{PARTS[part]}: change of mean ΔQ, %", headings, tuple(rows))
 
 
 def _convergence_table(results: dict[str, Any]) -> Grid:
@@ -137,16 +144,11 @@ def _convergence_table(results: dict[str, Any]) -> Grid:
     for size, entry in results["sizes"].items():
         cells = [size]
         for arm in results["arms"]:
-            found = entry["arms"][arm]
-            epochs, seconds = (_converged(found, key) for key in ("epoch", "seconds"))
-            length = sum(each["path"][-1]["epoch"] for each in found["draws"]) / len(found["draws"])
-            cells.append(f"{epochs:.1f} of {length:.1f}, {seconds:.0f} s")
+            epochs, seconds = (_converged(entry["arms"][arm], key) for key in ("epoch", "seconds"))
+            cells.append(f"{epochs:.1f} ({seconds:.0f} s)")
         rows.append(tuple((cell, False) for cell in cells))
-    headings = (
-        "relax-\nations",
-        *(about["label"].replace(", ", ",\n") for about in results["arms"].values()),
-    )
-    return Grid("Epochs and training time until converged", headings, tuple(rows), (CONVERGED,))
+    headings = (SIZE, *(about["label"] for about in results["arms"].values()))
+    return Grid("Epochs, and training time, until converged", headings, tuple(rows), (CONVERGED,))
 
 
 def _converged(found: dict[str, Any], key: str) -> float:

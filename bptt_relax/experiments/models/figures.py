@@ -4,16 +4,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bptt_relax.report import figures, style
-from bptt_relax.report.names import STAGES, stage_label
-from bptt_relax.report.tables import Grid, change
+from bptt_relax.report.names import STAGES
+from bptt_relax.report.tables import Grid, change, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PARTS = {"test": "Test structures", "unseen": "Kinds never trained on"}
 CAPTION = (
-    "ΔQ: mean mass-weighted distance to the DFT structure, √u·Å. Intervals: 95%, over structures and seeds, the "
-    "average's over models as well. The average is that of the changes. Same basin: pretrained → BPTT."
+    "Mean ΔQ, the mass-weighted distance to the DFT structure, √u·Å, and its changes. Intervals: 95%, over structures "
+    "and seeds, the average's over models as well."
 )
 
 
@@ -60,25 +60,35 @@ def _blocks(results: dict[str, Any], part: str) -> dict[str, Any]:
 
 def _table(results: dict[str, Any], part: str) -> Grid:
     average = results["average"][part]
+    blocks = _blocks(results, part)
     rows = []
-    for model, block in _blocks(results, part).items():
+    for model, block in blocks.items():
         means = [block[stage]["delta_q"]["mean"] for stage in STAGES]
         reduction = block["reduction"]
-        basins = " → ".join(f"{block[stage]['basin_fraction']:.0%}" for stage in ("pretrained", "bptt"))
-        cells = [(model, False), (str(results["runs"][model]["num_train"]), False)]
-        cells += [(f"{mean:.3f}", mean == min(means)) for mean in means]
-        cells += [
-            (change(reduction["force_matching_vs_pretrained"]), False),
-            (change(reduction["bptt_vs_pretrained"], reduction["ci95"]), False),
-            (change(reduction["bptt_vs_force_matching"], reduction["bptt_vs_force_matching_ci95"]), False),
-            (basins, False),
-        ]
-        rows.append(tuple(cells))
-    compared = ("force_matching_vs_pretrained", "bptt_vs_pretrained", "bptt_vs_force_matching")
-    changes = [change(average[name]["mean"], average[name]["ci95"]) for name in compared]
-    rows.append(tuple((cell, True) for cell in ("average", "", "", "", "", *changes, "")))
-    headings = ("", "trained\non", *(f"ΔQ\n{stage_label(stage)}" for stage in STAGES))
-    headings += ("force matching\nagainst pretrained", "BPTT against\npretrained")
-    headings += ("BPTT against\nforce matching", "same\nbasin")
-    notes = (CAPTION, *(f"Skipped: {model}: {reason}" for model, reason in results["skipped"].items()))
-    return Grid(f"{PARTS[part]} ({average['num_structures']})", headings, tuple(rows), notes)
+        rows.append(
+            (
+                (model, False),
+                *((f"{mean:.3f}", mean == min(means)) for mean in means),
+                (change(reduction["bptt_vs_pretrained"], reduction["ci95"]), False),
+                (
+                    change(reduction["bptt_vs_force_matching"], reduction["bptt_vs_force_matching_ci95"]),
+                    False,
+                ),
+            )
+        )
+    compared = (average[name] for name in ("bptt_vs_pretrained", "bptt_vs_force_matching"))
+    control = percent(-average["force_matching_vs_pretrained"]["mean"])
+    last = ["average", "", control, "", *(change(each["mean"], each["ci95"]) for each in compared)]
+    rows.append(tuple((cell, True) for cell in last))
+    headings = ("", "pre-\ntrained", "force\nmatching", "BPTT")
+    headings += ("BPTT against\npretrained, %", "BPTT against\nforce matching, %")
+    return Grid(f"{PARTS[part]} ({average['num_structures']})", headings, tuple(rows), _notes(results))
+
+
+def _notes(results: dict[str, Any]) -> tuple[str, ...]:
+    own = {model: run["own_settings"]["reason"] for model, run in results["runs"].items()}
+    return (
+        CAPTION,
+        *(f"Settings of its own: {model}: {reason}." for model, reason in own.items() if reason),
+        *(f"Skipped: {model}: {reason}" for model, reason in results["skipped"].items()),
+    )
