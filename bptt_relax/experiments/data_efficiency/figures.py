@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bptt_relax.report import style
+from bptt_relax.report.names import PARTS
 from bptt_relax.report.tables import Grid, change
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PARTS = {"test": "Test structures", "unseen": "Kinds never trained on"}
 # Blue and filled where relaxations are learned from, lighter where an arm sees less of each of them.
 LOOKS: dict[str, dict[str, Any]] = {
     "recipe": {"color": style.COLORS["bptt"], "marker": "o"},
@@ -57,16 +57,7 @@ def curves(results: dict[str, Any]) -> "Figure":
 def _errors(axes: "Axes", results: dict[str, Any], part: str) -> None:
     before = results["pretrained"][part]["delta_q"]
     axes.set_title(f"{PARTS[part]} ({len(before['per_structure'])})")
-    axes.axhline(before["mean"], color=style.COLORS["pretrained"], lw=1.0, ls=":", zorder=1)
-    axes.annotate(
-        "pretrained",
-        (0.99, before["mean"]),
-        xycoords=axes.get_yaxis_transform(),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="right",
-        color=style.COLORS["pretrained"],
-    )
+    style.level(axes, before["mean"], "pretrained")
     for order, (arm, about) in enumerate(results["arms"].items()):
         found = [entry["arms"][arm][part]["delta_q"] for entry in results["sizes"].values()]
         means = [each["mean"] for each in found]

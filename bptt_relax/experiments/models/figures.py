@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bptt_relax.report import figures, style
-from bptt_relax.report.names import STAGES
+from bptt_relax.report.names import PARTS, STAGES
 from bptt_relax.report.tables import Grid, change, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PARTS = {"test": "Test structures", "unseen": "Kinds never trained on"}
 CAPTION = (
     "Mean ΔQ, the mass-weighted distance to the DFT structure, √u·Å, and its changes. Intervals: 95%, over structures "
     "and seeds, the average's over models as well."

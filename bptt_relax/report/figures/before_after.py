@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bptt_relax.report import style
-from bptt_relax.report.names import STAGES, readable, stage_label
+from bptt_relax.report.names import PARTS, STAGES, readable, stage_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 Rows = list[tuple[str, dict[str, float]]]
 
-PARTS = {"test": "Test structures", "unseen": "Kinds never trained on"}
 LOG_BEYOND = 20.0
 """Ratio of largest to smallest value from which a logarithmic axis reads better."""
 
