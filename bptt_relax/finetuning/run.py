@@ -77,11 +77,7 @@ def fine_tune(
     Raises:
         InputError: anything about the settings, the folder or the data.
     """
-    casing.check_elements(corpus.used, base.potential.elements)
-    chosen = settings.parameters
-    trainable(
-        base.params, freeze=chosen.freeze, train_only=chosen.train_only
-    )  # refused before anything exists
+    check(corpus, settings, base)
     config = settings.resolved() | {"data_sha256": corpus.sha256, "params_sha256": base.sha256}
     with opened(folder, config, settings.resume) as session:
         try:
@@ -92,6 +88,17 @@ def fine_tune(
                 f"interrupted; everything so far is in {folder}. Go on with the same command and --resume"
             )
             return 128 + (session.stop.number or 2), {}
+
+
+def check(corpus: Corpus, settings: FineTuningSettings, base: BaseModel) -> None:
+    """Refuse what can't be tuned, before anything exists.
+
+    Raises:
+        InputError: an element the model doesn't cover, or parameters to train that it doesn't have.
+    """
+    casing.check_elements(corpus.used, base.potential.elements)
+    chosen = settings.parameters
+    trainable(base.params, freeze=chosen.freeze, train_only=chosen.train_only)
 
 
 class _Pipeline:

@@ -1,5 +1,6 @@
 """Settings of the comparison of pretrained models, what some of them need of their own, and its presets."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import field_validator, model_validator
@@ -69,8 +70,9 @@ class ModelsConfig(FineTuningSettings):
     @field_validator("models")
     @classmethod
     def _different(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if not names or len(set(names)) < len(names):
-            raise ValueError("give at least one model, and each once")
+        # Each is run in a folder of this name.
+        if not names or len({Path(name).name for name in names}) < len(names):
+            raise ValueError("give at least one model, and none of a name twice")
         return names
 
     @model_validator(mode="after")

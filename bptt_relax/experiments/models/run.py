@@ -1,7 +1,6 @@
 """Every model through the whole pipeline on the same defects, each in a folder of its own, then their average."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from bptt_relax import compilation, processes
 from bptt_relax.experiments._defects import part_of_silicon
 from bptt_relax.experiments.models import figures
 from bptt_relax.experiments.models.config import ModelsConfig
-from bptt_relax.finetuning import cases, results, statistics, workspace
+from bptt_relax.finetuning import results, statistics, workspace
 from bptt_relax.finetuning.corpus import Corpus
-from bptt_relax.finetuning.run import fine_tune
+from bptt_relax.finetuning.run import check, fine_tune
 from bptt_relax.outcomes import InputError, ModelError
 from bptt_relax.potentials import BaseModel, base_model
 from bptt_relax.report.environment import environment, peak_rss_mb
@@ -39,12 +38,12 @@ def run(config: ModelsConfig) -> int:
     compilation.keep_compiled_programs()
     corpus = part_of_silicon(config.data)
     folder = workspace.choose_folder(config.out, config.resume, f"models-{config.preset}")
-    bases, skipped = _available(config.models, corpus)
+    bases, skipped = _available(config, corpus)
     with workspace.locked(folder):
         workspace.record_config(folder, config.resolved() | {"data_sha256": corpus.sha256}, config.resume)
         runs: dict[str, Found] = {}
         for name, base in bases.items():
-            code, runs[name] = _one(config, name, base, folder / _folder_name(name))
+            code, runs[name] = _one(config, name, base, folder / Path(name).name)
             if code:
                 return code
         found = _gather(config, corpus, runs, skipped)
@@ -55,14 +54,14 @@ def run(config: ModelsConfig) -> int:
     return 0
 
 
-def _available(names: tuple[str, ...], corpus: Corpus) -> tuple[dict[str, BaseModel], dict[str, str]]:
+def _available(config: ModelsConfig, corpus: Corpus) -> tuple[dict[str, BaseModel], dict[str, str]]:
     """Models that can be tuned on these relaxations, and why the others can't: known before hours have passed."""
     bases: dict[str, BaseModel] = {}
     skipped: dict[str, str] = {}
-    for name in names:
+    for name in config.models:
         try:
             base = base_model(name)
-            cases.check_elements(corpus.used, base.potential.elements)
+            check(corpus, config.for_model(name), base)
         except (InputError, ModelError) as reason:
             skipped[name] = str(reason)
             print(f"skipped {name}: {reason}")
@@ -86,10 +85,6 @@ def _one(config: ModelsConfig, name: str, base: BaseModel, folder: Path) -> tupl
         )
     finally:
         jax.clear_caches()  # no model runs another one's programs
-
-
-def _folder_name(model: str) -> str:
-    return re.sub(r"[^\w.+-]", "_", model)
 
 
 def _gather(config: ModelsConfig, corpus: Corpus, runs: dict[str, Found], skipped: dict[str, str]) -> Found:
