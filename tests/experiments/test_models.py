@@ -17,7 +17,7 @@ from bptt_relax.finetuning.corpus import Corpus
 from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
 from bptt_relax.finetuning.statistics import average_reduction_interval, reduction_interval
 from bptt_relax.io.splits import Split
-from bptt_relax.outcomes import ModelError
+from bptt_relax.outcomes import InputError, ModelError
 from bptt_relax.potentials import pretrained
 from bptt_relax.report.names import STAGES
 from bptt_relax.report.tables import print_grids
@@ -57,6 +57,8 @@ def test_impossible_settings_are_told():
 
 @pytest.fixture
 def of_silicon_alone(monkeypatch):
+    # What other tests compiled is theirs.
+    monkeypatch.setattr(experiment.jax, "clear_caches", lambda: None)
     data = datasets.load("silicon-defects")
     pure = [r.name for r in data.relaxations if set(r.initial.species.tolist()) == {14}]
     split = Split((pure[0],), (pure[1],), (pure[2],), (pure[3],))
@@ -64,13 +66,69 @@ def of_silicon_alone(monkeypatch):
     monkeypatch.setattr(experiment, "part_of_silicon", lambda part: corpus)
 
 
-def test_models_go_through_the_pipeline_and_what_cannot_is_skipped(
-    tmp_path, of_silicon_alone, monkeypatch, capsys
-):
+def pretend(calls, code=0):
+    """A pipeline that knows its result beforehand."""
+
+    def fine_tune(name, corpus, settings, folder, base):
+        calls.append((name, settings.resume))
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text("{}")
+        if code:
+            return code, {}
+        made_up = block(len(calls), corpus.split.test) | {
+            "unseen": block(len(calls) + 1, corpus.split.unseen)
+        }
+        run = {"base_model": {"name": base.about.name}, "stability": {}, "timing_s": {}, "peak_rss_mb": 1}
+        found = run | {"models": {base.name: made_up}, "dataset": {"train": list(corpus.split.train)}}
+        (folder / "results.json").write_text(json.dumps(found))
+        return 0, found
+
+    return fine_tune
+
+
+@pytest.fixture
+def names(tmp_path):
+    """A model of the registry, one that is not, and one in a file."""
     _, params = potentials.load("stillinger-weber")
     other = tmp_path / "stiffer.safetensors"
     pretrained.save(other, "stillinger-weber", jax.tree.map(lambda x: 1.02 * x, params))
-    names = ("stillinger-weber", "nowhere-1", str(other))
+    return ("stillinger-weber", "nowhere-1", str(other))
+
+
+def test_each_model_is_run_once_and_what_cannot_be_had_is_skipped(
+    tmp_path, of_silicon_alone, names, monkeypatch, capsys
+):
+    out, calls = tmp_path / "run", []
+    config = ModelsConfig(out=out, models=names)
+    monkeypatch.setattr(experiment, "fine_tune", pretend(calls, code=130))
+    assert experiment.run(config) == 130
+    assert not (out / "results.json").exists()
+    assert not (out / "lock").exists()
+
+    # Resumed, the one under way goes on and the others begin.
+    calls.clear()
+    monkeypatch.setattr(experiment, "fine_tune", pretend(calls))
+    resumed = config.model_copy(update={"resume": True})
+    assert experiment.run(resumed) == 0
+    assert calls == [("models/stillinger-weber", True), ("models/stiffer.safetensors", False)]
+    found = json.loads((out / "results.json").read_text())
+    assert list(found["models"]) == list(found["runs"]) == [names[0], names[2]]
+    assert "no model and no file called nowhere-1" in found["skipped"]["nowhere-1"]
+    assert "Skipped: nowhere-1" in capsys.readouterr().out
+    for part in ("test", "unseen"):
+        assert found["average"][part]["num_models"] == 2
+        assert found["average"][part]["bptt_vs_pretrained"]["mean"] == pytest.approx(0.4)
+
+    # Those that are finished are read back; a change of settings is refused.
+    assert experiment.run(resumed) == 0
+    assert len(calls) == 2
+    assert json.loads((out / "results.json").read_text())["models"] == found["models"]
+    with pytest.raises(InputError, match="seed: 0 -> 1"):
+        experiment.run(resumed.model_copy(update={"seed": 1}))
+
+
+@pytest.mark.slow
+def test_models_go_through_the_whole_pipeline(tmp_path, of_silicon_alone, names):
     config = ModelsConfig(
         out=tmp_path / "run",
         models=names,
@@ -80,33 +138,20 @@ def test_models_go_through_the_pipeline_and_what_cannot_is_skipped(
     )
     assert experiment.run(config) == 0
     found = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert list(found["models"]) == list(found["runs"]) == [names[0], names[2]]
-    assert "no model and no file called nowhere-1" in found["skipped"]["nowhere-1"]
-    assert "Skipped: nowhere-1" in capsys.readouterr().out
     for part in ("test", "unseen"):
         blocks = [block if part == "test" else block["unseen"] for block in found["models"].values()]
         assert all(set(STAGES) <= set(block) for block in blocks)
         reductions = [block["reduction"]["bptt_vs_pretrained"] for block in blocks]
         assert found["average"][part]["bptt_vs_pretrained"]["mean"] == pytest.approx(sum(reductions) / 2)
-        assert found["average"][part]["num_models"] == 2
     assert (tmp_path / "run" / "figures" / "models.png").is_file()
     own = [path for path in (tmp_path / "run").iterdir() if (path / "results.json").is_file()]
     assert len(own) == 2
     assert all((path / "seed0" / "bptt.safetensors").is_file() for path in own)
 
-    # A model that is finished is read back, one that was under way goes on, and one that can be had by now is run.
-    calls = []
-    real = experiment.fine_tune
-
-    def counted(name, corpus, settings, folder, base):
-        calls.append((name, settings.resume))
-        return real(name, corpus, settings, folder, base)
-
-    monkeypatch.setattr(experiment, "fine_tune", counted)
+    # A model whose run was cut off goes on from what is there.
     (tmp_path / "run" / "results.json").unlink()
     (tmp_path / "run" / "stillinger-weber" / "results.json").unlink()
     assert experiment.run(config.model_copy(update={"resume": True})) == 0
-    assert calls == [("models/stillinger-weber", True)]
     again = json.loads((tmp_path / "run" / "results.json").read_text())
     assert again["models"] == found["models"]
     assert again["average"] == found["average"]
