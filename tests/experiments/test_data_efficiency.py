@@ -38,7 +38,7 @@ def test_the_files_people_edit_are_the_presets(file, preset):
     [
         ({"sizes": (2, 1)}, "must be positive and grow"),
         ({"sizes": ()}, "must be positive and grow"),
-        ({"sizes": (1, 30)}, "sizes go up to 30, but data.train is 25"),
+        ({"sizes": (1, 30)}, "sizes go up to 30, but data.train is 28"),
         ({"num_seeds": 2}, "repeats by draws"),
         ({"bptt": BpttSettings(epochs=0)}, "an epoch at least"),
     ],

@@ -35,7 +35,7 @@ class DataEfficiencyConfig(FineTuningSettings):
 
     preset: str = "full"
     """Where these settings started from."""
-    data: PartSettings = PartSettings(train=25)
+    data: PartSettings = PartSettings(train=28)
     force_matching: ForceMatchingSettings = ForceMatchingSettings(epochs=1)
     # A short average: 24 updates are too few for one over twenty.
     bptt: BpttSettings = BpttSettings(epochs=3, averaging=0.9)

@@ -58,7 +58,7 @@ class ModelsConfig(FineTuningSettings):
 
     preset: str = "full"
     """Where these settings started from."""
-    data: PartSettings = PartSettings(train=25, validation=5, test=12)
+    data: PartSettings = PartSettings(train=28, validation=5, test=12)
     forgetting: bool = False
     """Compare each tuned model with the pretrained one on crystals of other chemistry, too."""
     models: tuple[str, ...] = MODELS
