@@ -1,10 +1,12 @@
 """Data efficiency: nested sets, equal time for every arm, convergence; figure from made-up numbers; a smoke run."""
 
 import json
+import math
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,12 +19,17 @@ from bptt_relax.experiments.data_efficiency import run as experiment
 from bptt_relax.experiments.data_efficiency.config import ARMS, PRESETS, DataEfficiencyConfig
 from bptt_relax.experiments.data_efficiency.convergence import Point, converged_at, path
 from bptt_relax.experiments.data_efficiency.subsets import end_frames_alone, subset
+from bptt_relax.finetuning.comparison import Comparison, Tuned
 from bptt_relax.finetuning.corpus import Corpus
+from bptt_relax.finetuning.measure import Measurement
 from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
 from bptt_relax.io.splits import Split
-from bptt_relax.outcomes import InputError, ModelError
+from bptt_relax.outcomes import InputError, ModelError, Outcome
 from bptt_relax.potentials import own_model, pretrained
+from bptt_relax.relax import Theta
+from bptt_relax.report.metrics import MetricsFile
 from bptt_relax.report.tables import print_grids
+from bptt_relax.training import Progress, Relaxed, StageResult
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,6 +126,93 @@ def test_convergence_counts_stages_one_after_the_other():
     assert converged_at(path(events, "b")).epoch == 0
 
 
+class Pretended:
+    """A comparison without training: an epoch of force matching takes 2 s, one of BPTT 3 s."""
+
+    def __init__(self, corpus, settings, folder):
+        self.corpus, self.settings = corpus, settings
+        self.session = SimpleNamespace(folder=folder, metrics=MetricsFile(folder / "metrics.jsonl"))
+        self.base = SimpleNamespace(save=lambda path, params: path.touch())
+        self.pretrained = Theta(None, None)
+        self.asked: dict[str, list] = {"train": [], "match_forces": []}
+
+    def _stage(self, name, epochs, per_epoch, seconds):
+        spent = 0.0
+        for number in range(epochs + 1):
+            spent = min(number * per_epoch, seconds)
+            event = {"event": "epoch", "stage": name, "epoch": number, "seconds": spent}
+            self.session.metrics.write(event | {"validation": 2.0 / (1 + number)})
+        return StageResult(self.pretrained, Progress(epoch=epochs, seconds=spent, score=1.0))
+
+    def train(self, name, settings, label, corpus, seconds=math.inf):
+        self.asked["train"].append((name, settings, corpus, seconds))
+        self.session.metrics.context["variant"] = name
+        stages = {}
+        if settings.bptt.start_from == "force_matching":
+            stages["force_matching"] = self._stage(
+                "force_matching", settings.force_matching.epochs, 2.0, math.inf
+            )
+        stages["bptt"] = self._stage("bptt", settings.bptt.epochs, 3.0, seconds)
+        return Tuned(self.pretrained, stages)
+
+    def match_forces(self, settings, label, corpus, seconds):
+        self.asked["match_forces"].append((settings, corpus, seconds))
+        return self._stage("force_matching", settings.force_matching.epochs, 2.0, seconds)
+
+    def measure(self, theta, name, label):
+        (self.session.folder / name).mkdir()
+        size = 0.1 * (len(name) % 7 + 1)
+        end = Relaxed(size, size, size, True, 9, 0.01, int(Outcome.CONVERGED), np.zeros((1, 3)))
+        return {name: Measurement(end, 0.05, 0.1) for name in self.corpus.held_out}
+
+    def parts(self, runs):
+        return Comparison.parts(self, runs)
+
+
+def test_every_arm_is_asked_for_with_the_time_of_the_first(tmp_path, monkeypatch):
+    config = DataEfficiencyConfig(
+        bptt=BpttSettings(epochs=3), force_matching=ForceMatchingSettings(epochs=1), sizes=(1, 4), draws=2
+    )
+    seen = {}
+
+    def compare(name, corpus, settings, preset, work, drawing):
+        seen["comparison"] = comparison = Pretended(corpus, settings, tmp_path)
+        seen["found"] = json.loads(json.dumps(work(comparison)))
+        comparison.session.metrics.close()
+        drawing.draw(tmp_path, seen["found"])
+        print_grids(drawing.tables(seen["found"]))
+        return 0
+
+    monkeypatch.setattr(experiment, "compare", compare)
+    assert experiment.run(config) == 0
+    found, asked = seen["found"], seen["comparison"].asked
+    assert list(found["sizes"]) == ["1", "4"]
+    assert len(asked["train"]) == len(asked["match_forces"]) == 2 * 2 * 2
+    # One epoch of force matching and three of BPTT take 2 + 3 * 3 s: as long as 11/3 of BPTT, 11/2 of force matching.
+    structures = [call for call in asked["train"] if call[0].endswith("structures")]
+    assert {(call[1].bptt.epochs, call[3]) for call in structures} == {(4, 11.0)}
+    assert {(call[0].force_matching.epochs, call[2]) for call in asked["match_forces"]} == {(6, 11.0)}
+    assert {call[1].seed for call in structures} == {0, 1}
+    for size, entry in found["sizes"].items():
+        assert [len(names) for names in entry["train"]] == [int(size)] * 2
+        assert set(entry["against"]) == {f"{a} against {b}" for a, b in experiment.AGAINST}
+        for arm in ARMS:
+            for draw, went in enumerate(entry["arms"][arm]["draws"]):
+                assert went["training_s"] == 11.0
+                assert went["path"][0] == {"epoch": 0, "seconds": 0.0, "validation": 2.0}
+                assert went["path"][-1]["seconds"] == 11.0
+                assert (tmp_path / f"n{size}_draw{draw}_{arm}").is_dir()
+            per_seed = entry["arms"][arm]["test"]["delta_q"]["per_seed"]
+            assert all(len(values) == 2 for values in per_seed.values())
+        reduction = entry["arms"]["recipe"]["reduction"]["test"]["mean"]
+        before = found["pretrained"]["test"]["delta_q"]["mean"]
+        assert reduction == pytest.approx(1 - entry["arms"]["recipe"]["test"]["delta_q"]["mean"] / before)
+    alone = [call[1] for call in asked["match_forces"] if "first and last" in call[1].sha256]
+    assert len(alone) == 4
+    assert (tmp_path / "figures" / "data_efficiency.png").is_file()
+
+
+@pytest.mark.slow
 def test_every_arm_gets_the_time_of_the_first(tmp_path, monkeypatch):
     data = datasets.load("silicon-defects")
     pure = [r.name for r in data.relaxations if set(r.initial.species.tolist()) == {14}]
