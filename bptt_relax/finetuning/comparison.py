@@ -145,7 +145,12 @@ class Comparison:
         return self.session.timed("training", lambda: bench.fit(stage, self.pretrained, folder))
 
     def train(
-        self, name: str, settings: FineTuningSettings, label: str, corpus: Corpus | None = None
+        self,
+        name: str,
+        settings: FineTuningSettings,
+        label: str,
+        corpus: Corpus | None = None,
+        seconds: float = math.inf,
     ) -> Tuned:
         """Force matching, unless BPTT starts from the pretrained model, then BPTT.
 
@@ -154,6 +159,7 @@ class Comparison:
             settings: of the variant.
             label: of the variant, for the progress display.
             corpus: another one to train on.
+            seconds: stop BPTT after this much training time.
         """
         session, bench = self.session, self.bench(settings, corpus)
         session.metrics.context["variant"] = name
@@ -167,7 +173,7 @@ class Comparison:
             stages["force_matching"] = matched = self.match_forces(settings, label, corpus)
             start = start._replace(potential=matched.theta.potential)
         session.reporter.begin(f"{label}: BPTT", settings.bptt.epochs * len(bench.train))
-        stage = bench.bptt_stage(settings.bptt, settings.seed)
+        stage = bench.bptt_stage(settings.bptt, settings.seed, seconds)
         folder = session.folder / name
         stages["bptt"] = tuned = session.timed("training", lambda: bench.fit(stage, start, folder / "bptt"))
         self.base.save(folder / "bptt.safetensors", tuned.theta.potential)

@@ -3,6 +3,7 @@
 import math
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -50,25 +51,54 @@ def run(
         ModelError: the weights can't be had.
     """
     folder = workspace.choose_folder(settings.out, settings.resume, folder_name)
-    base = base or base_model(settings.model)
-    casing.check_elements(corpus.used, base.potential.elements)
-    chosen = settings.parameters
-    trainable(
-        base.params, freeze=chosen.freeze, train_only=chosen.train_only
-    )  # refused before anything exists
+    code, found = fine_tune(experiment, corpus, settings, folder, base or base_model(settings.model))
+    if code:
+        return code
+    print_results(found)
+    print(f"results, figures, relaxed structures and tuned models: {folder}")
+    return 0
+
+
+def fine_tune(
+    experiment: str, corpus: Corpus, settings: FineTuningSettings, folder: Path, base: BaseModel
+) -> tuple[int, dict[str, Any]]:
+    """What `run` does, in a folder that was chosen, without printing what it found.
+
+    Args:
+        experiment: what results call it.
+        corpus: relaxations and their split.
+        settings: everything else.
+        folder: of this run.
+        base: what to start from.
+
+    Returns:
+        exit code, and what results.json holds: nothing where it was interrupted.
+
+    Raises:
+        InputError: anything about the settings, the folder or the data.
+    """
+    check(corpus, settings, base)
     config = settings.resolved() | {"data_sha256": corpus.sha256, "params_sha256": base.sha256}
     with opened(folder, config, settings.resume) as session:
         try:
-            found = _Pipeline(session, corpus, settings, base).run(experiment)
+            return 0, _Pipeline(session, corpus, settings, base).run(experiment)
         except Interrupted:
             session.save_timing()
             session.reporter.note(
                 f"interrupted; everything so far is in {folder}. Go on with the same command and --resume"
             )
-            return 128 + (session.stop.number or 2)
-    print_results(found)
-    print(f"results, figures, relaxed structures and tuned models: {folder}")
-    return 0
+            return 128 + (session.stop.number or 2), {}
+
+
+def check(corpus: Corpus, settings: FineTuningSettings, base: BaseModel) -> None:
+    """Refuse what can't be tuned, before anything exists.
+
+    Raises:
+        InputError: an element the model doesn't cover, or parameters to train that it doesn't have.
+    """
+    casing.check_elements(corpus.used, base.potential.elements)
+    chosen = settings.parameters
+    trainable(base.params, freeze=chosen.freeze, train_only=chosen.train_only)
 
 
 class _Pipeline:

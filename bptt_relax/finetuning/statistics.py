@@ -30,16 +30,51 @@ def reduction_interval(
         after: the same structures.
         seed: of the resampling.
     """
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(len(before), size=(NUM_RESAMPLES, len(before)))
+    low, high = np.quantile(_resampled_reductions(before, after, rows, rng), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def average_reduction_interval(
+    before: Sequence[Mapping[str, Sequence[float]]],
+    after: Sequence[Mapping[str, Sequence[float]]],
+    *,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95% bootstrap interval of the reduction of the mean, averaged over models.
+
+    Models, structures and seeds are resampled. All models get the same structures: what is hard for one is hard for
+    the others, so that they don't average it out.
+
+    Args:
+        before: for each model, structure -> one value per seed; the same structures for all.
+        after: likewise.
+        seed: of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(len(before[0]), size=(NUM_RESAMPLES, len(before[0])))
+    reductions = np.stack(
+        [_resampled_reductions(b, a, rows, rng) for b, a in zip(before, after, strict=True)], axis=1
+    )
+    models = rng.integers(len(before), size=reductions.shape)
+    averages = np.take_along_axis(reductions, models, axis=1).mean(axis=1)
+    low, high = np.quantile(averages, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _resampled_reductions(
+    before: Mapping[str, Sequence[float]],
+    after: Mapping[str, Sequence[float]],
+    rows: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Reductions of the mean (R,) over the drawn structures (R, n), with seeds drawn for each."""
     names = sorted(before)
     a = np.array([before[name] for name in names], float)
     b = np.array([after[name] for name in names], float)
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(len(names), size=(NUM_RESAMPLES, len(names)))
-    columns = rng.integers(b.shape[1], size=(NUM_RESAMPLES, len(names)))
-    means_before = a[rows, columns % a.shape[1]].mean(axis=1)
-    means_after = b[rows, columns].mean(axis=1)
-    low, high = np.quantile(1.0 - means_after / means_before, (0.025, 0.975))
-    return float(low), float(high)
+    columns = rng.integers(b.shape[1], size=rows.shape)
+    return 1.0 - b[rows, columns].mean(axis=1) / a[rows, columns % a.shape[1]].mean(axis=1)
 
 
 def mean_interval(values: Mapping[str, Sequence[float]], *, seed: int = 0) -> tuple[float, float]:

@@ -5,6 +5,9 @@ import re
 STAGES = ("pretrained", "force_matching", "bptt")
 """The stages of a result, in the order they are told."""
 
+PARTS = {"test": "Test structures", "unseen": "Kinds never trained on"}
+"""The parts of the data that models are measured on, as headings."""
+
 _STAGE_LABELS = {
     "pretrained": "pretrained",
     "force_matching": "force matching",

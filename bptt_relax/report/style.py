@@ -137,6 +137,20 @@ def plain_log_ticks(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def level(axes: "Axes", height: float, stage: str) -> None:
+    """A dotted level for a stage that does not depend on what is drawn, its name at the right end."""
+    axes.axhline(height, color=color(stage), lw=1.0, ls=":", zorder=1)
+    axes.annotate(
+        stage,
+        (0.99, height),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(0, 3),
+        textcoords="offset points",
+        ha="right",
+        color=color(stage),
+    )
+
+
 def label_ends(axes: "Axes", ends: Sequence[tuple[float, float, str, str]], *, gap: float = 0.065) -> None:
     """Write each line's name to the right of the axes at the height of its end, moved apart where they overlap.
 

@@ -105,22 +105,34 @@ def summary(block: Block) -> str | None:
         return None
     text = f"Change of the mean ΔQ by BPTT: {', '.join(part for part in against if part)}."
     geometric = _dig(block, "reduction", "geometric_mean")
-    return text if geometric is None else f"{text} Geometric mean: {_percent(-geometric)}."
+    return text if geometric is None else f"{text} Geometric mean: {percent(-geometric)}."
 
 
 def _against(block: Block, key: str, interval_key: str, label: str) -> str | None:
     reduction, interval = _dig(block, "reduction", key), _dig_any(block, "reduction", interval_key)
     if reduction is None:
         return None
-    text = f"{_percent(-reduction)} against {label}"
+    text = f"{percent(-reduction)} against {label}"
     if isinstance(interval, list | tuple) and len(interval) == 2 and None not in map(_number, interval):
         low, high = sorted(-x for x in interval)
-        text += f" (95% interval {_percent(low)} to {_percent(high)})"
+        text += f" (95% interval {percent(low)} to {percent(high)})"
     return text
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """A signed percentage with a proper minus."""
     return f"{fraction:+.0%}".replace("-", "−")
+
+
+def change(reduction: float, interval: Iterable[float]) -> str:
+    """A change in percent with its interval, for a cell; less is negative.
+
+    Args:
+        reduction: as a fraction, less being positive.
+        interval: of it.
+    """
+    low, high = sorted(-x for x in interval)
+    return f"{percent(-reduction)} ({percent(low)[:-1]} to {percent(high)[:-1]})"
 
 
 def _grids(results: dict[str, Any]) -> Iterator[Grid]:

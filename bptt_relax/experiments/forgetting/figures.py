@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bptt_relax.report import style
+from bptt_relax.report.names import PARTS
 from bptt_relax.report.tables import Grid
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ REMEDIES = {
     "freezing": ("#D98200", "s"),
     "low rank": ("#CC79A7", "D"),
 }
-PARTS = {"test": "Test structures", "unseen": "Kinds never trained on"}
 CAPTION = (
     "ΔQ: mean over held-out defects, √u·Å. Changes: on crystals of other chemistry, against the pretrained model. "
     "Light: the worst of the blocks, each judged by its change in units of the pretrained model's own error."
@@ -51,16 +51,7 @@ def _panel(axes: "Axes", results: dict[str, Any], part: str) -> None:
     before = results["pretrained"][part]["delta_q"]
     axes.set_title(f"{PARTS[part]} ({len(before['per_structure'])})")
     axes.grid()
-    axes.axhline(before["mean"], color=style.COLORS["pretrained"], lw=1.0, ls=":", zorder=1)
-    axes.annotate(
-        "pretrained",
-        (0.99, before["mean"]),
-        xycoords=axes.get_yaxis_transform(),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="right",
-        color=style.COLORS["pretrained"],
-    )
+    style.level(axes, before["mean"], "pretrained")
     found = results["variants"].values()
     for variant in found:
         tint, shape = REMEDIES[variant["remedy"]]

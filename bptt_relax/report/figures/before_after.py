@@ -1,12 +1,14 @@
 """Every held-out structure before and after training."""
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bptt_relax.report import style
-from bptt_relax.report.names import STAGES, readable, stage_label
+from bptt_relax.report.names import PARTS, STAGES, readable, stage_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
 Rows = list[tuple[str, dict[str, float]]]
 
-PARTS = {"test": "Test structures", "unseen": "Kinds never trained on"}
 LOG_BEYOND = 20.0
 """Ratio of largest to smallest value from which a logarithmic axis reads better."""
 
@@ -28,15 +29,24 @@ def before_after(results: dict[str, Any], model: str) -> "Figure":
     """
     entry = results["models"][model]
     parts = {"test": _rows(entry), "unseen": _rows(entry.get("unseen") or {})}
-    parts = {part: rows for part, rows in parts.items() if rows} or {"test": []}
+    return paired({PARTS[part]: rows for part, rows in parts.items() if rows} or {PARTS["test"]: []})
+
+
+def paired(parts: Mapping[str, Rows], changes: Mapping[str, float] = MappingProxyType({})) -> "Figure":
+    """Delta Q before and after training and of the control, a row for each structure or model.
+
+    Args:
+        parts: title of a panel -> its rows, from top to bottom.
+        changes: title -> what is written beside the means as a fraction, where that isn't the change of the mean.
+    """
     heights = [len(rows) + 2.2 for rows in parts.values()]
     with style.drawing():
         figure = style.new_figure(7.0, 0.9 + 0.235 * sum(heights) + 0.25 * len(parts))
         panels = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         values = [x for rows in parts.values() for _, row in rows for x in row.values()]
         _scale(panels[-1], values)
-        for axes, (part, rows) in zip(panels, parts.items(), strict=True):
-            _panel(axes, PARTS[part], rows)
+        for axes, (title, rows) in zip(panels, parts.items(), strict=True):
+            _panel(axes, title, rows, changes.get(title))
         panels[-1].set_xlabel(style.DELTA_Q)
         _key(
             figure,
@@ -67,7 +77,7 @@ def _scale(axes: "Axes", values: list[float]) -> None:
         axes.set_xlim(0.0, 1.08 * max(values, default=1.0) or 1.0)
 
 
-def _panel(axes: "Axes", title: str, rows: Rows) -> None:
+def _panel(axes: "Axes", title: str, rows: Rows, change: float | None) -> None:
     axes.set_title(f"{title} ({len(rows)})")
     axes.grid(axis="x")
     axes.text(
@@ -90,7 +100,7 @@ def _panel(axes: "Axes", title: str, rows: Rows) -> None:
     }
     if means:
         axes.axhspan(mean_height - 0.55, mean_height + 0.55, color="#F4F4F4", lw=0, zorder=0)
-        _dumbbell(axes, mean_height, means, weight="bold")
+        _dumbbell(axes, mean_height, means, change, weight="bold")
     axes.set_yticks([*heights, mean_height], [*(readable(name) for name, _ in rows), "mean"])
     if axes.get_yticklabels():
         axes.get_yticklabels()[-1].set_fontweight("bold")
@@ -100,15 +110,19 @@ def _panel(axes: "Axes", title: str, rows: Rows) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def _dumbbell(axes: "Axes", height: float, row: dict[str, float], weight: str = "normal") -> None:
+def _dumbbell(
+    axes: "Axes", height: float, row: dict[str, float], change: float | None = None, weight: str = "normal"
+) -> None:
     before, after = row.get("pretrained"), row.get("bptt")
     if row:
         # Ties a control that fell outside the range of the other two to its row.
         axes.hlines(height, min(row.values()), max(row.values()), color=style.FAINT, lw=1.0, zorder=1)
     if before is not None and after is not None:
-        tint, light = (style.BETTER, "#A6CBE3") if after <= before else (style.WORSE, "#EDBBA5")
+        worse = after > before if change is None else change > 0
+        if change is None:
+            change = (after - before) / before if before > 0 else 0.0
+        tint, light = (style.WORSE, "#EDBBA5") if worse else (style.BETTER, "#A6CBE3")
         axes.plot([before, after], [height, height], color=light, lw=2.6, zorder=2)
-        change = (after - before) / before if before > 0 else 0.0
         axes.text(
             1.015,
             height,
