@@ -177,12 +177,13 @@ class Bench:
         )
         return Stage(name, self.programs.forces, optimizer, examples, epochs, seconds, settings.averaging)
 
-    def bptt_stage(self, settings: BpttSettings, seed: int) -> Stage:
+    def bptt_stage(self, settings: BpttSettings, seed: int, *, seconds: float = float("inf")) -> Stage:
         """Learn where relaxations end, by backpropagation through them.
 
         Args:
             settings: of the stage.
             seed: of the order of training and of the starts.
+            seconds: stop after this much training time.
         """
         chosen = self._trains(self.trainable)
         if not self.learn_potential:
@@ -205,7 +206,8 @@ class Bench:
             optimizer,
             examples,
             settings.epochs,
-            averaging=settings.averaging,
+            seconds,
+            settings.averaging,
         )
 
     def _factors(self, settings: BpttSettings) -> Theta | None:
