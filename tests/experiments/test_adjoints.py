@@ -6,21 +6,27 @@ import sys
 import tomllib
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from bptt_relax import datasets, potentials
 from bptt_relax.experiments.adjoints import figures
 from bptt_relax.experiments.adjoints.config import PRESETS, VARIANTS, AdjointsConfig, StartSettings
-from bptt_relax.experiments.adjoints.cost import structure_part
+from bptt_relax.experiments.adjoints.cost import costs, structure_part
+from bptt_relax.experiments.adjoints.run import outcome as measured_outcome
 from bptt_relax.experiments.adjoints.run import run
+from bptt_relax.finetuning.competing import candidates
 from bptt_relax.finetuning.corpus import Corpus
+from bptt_relax.finetuning.measure import Measurement
 from bptt_relax.finetuning.settings import RelaxationSettings
 from bptt_relax.finetuning.variants import changed
 from bptt_relax.io.splits import Split
 from bptt_relax.outcomes import ModelError
 from bptt_relax.potentials import own_model, pretrained
 from bptt_relax.report.tables import print_grids
+from bptt_relax.training import Example, Objective, Relaxed, Stage
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,6 +63,64 @@ def test_what_the_forces_say_is_no_gradient_of_the_structure():
     np.testing.assert_allclose(structure_part(structure, None), expected)
     rounded = {key: forces[key] * (1 + 1e-8) for key in forces}
     assert not structure_part(rounded, forces).any()
+
+
+def stage(name, direction):
+    """Its gradient is theta along a direction plus, where examples have two parts, ten times the second."""
+
+    def value_and_grad(theta, example):
+        structure, forces = example if name != "forces" else (None, example)
+        along = 0.0 if structure is None else structure * jnp.asarray(direction)
+        return (jnp.sum(theta), jnp.asarray(1)), along + (10.0 if name != "forces" else 1.0) * forces * theta
+
+    def examples(epoch):
+        parts = [(jnp.full(3, 1.0 + k), jnp.full(3, 2.0 + k)) for k in range(4)]
+        return iter([Example(str(k), part if name != "forces" else part[1]) for k, part in enumerate(parts)])
+
+    return Stage(name, Objective(value_and_grad), optax.sgd(0.1), examples, 1)
+
+
+def test_costs_compare_what_gradients_say_of_the_structure_alone():
+    directions = {
+        "full": [1.0, 0, 0],
+        "near": [1.0, 1.0, 0],
+        "against": [-2.0, 0, 0],
+        "implicit": [0.0, 0, 0],
+    }
+    told = []
+    found = costs(
+        {name: stage(name, direction) for name, direction in directions.items()},
+        stage("forces", None),
+        10.0,
+        jnp.array([0.3, -0.7, 0.2]),
+        3,
+        lambda: told.append(1),
+    )
+    assert len(told) == len(found) == 5
+    assert all(cost.seconds > 0 and cost.temporary_bytes >= 0 for cost in found.values())
+    cosines = {name: cost.cosine for name, cost in found.items()}
+    assert cosines["full"] == pytest.approx(1.0)
+    assert cosines["near"] == pytest.approx(np.sqrt(0.5))
+    assert cosines["against"] == pytest.approx(-1.0)
+    # No gradient of a structure at all: not usable, and nothing to compare.
+    assert (found["implicit"].usable, cosines["implicit"]) == (0.0, None)
+    assert found["full"].usable == 1.0
+    assert (found["forces"].usable, found["forces"].cosine) == (None, None)
+
+
+def test_hits_are_counted_by_defect():
+    kept = [r for r in datasets.load("silicon-defects").relaxations if r.kind in ("V", "bulk")][:2]
+    chosen = [start for r in kept for start in candidates(r, (0.0,))]
+
+    def measured(distance):
+        relaxed = Relaxed(1.0, 0.1, distance, True, 10, 0.01, 1, np.zeros((1, 3)))
+        return Measurement(relaxed, None, 0.1)
+
+    ends = {start.name: measured(0.1 if "+" in start.name else 0.4) for start in chosen}
+    found = measured_outcome(chosen, ends | {"another": measured(0.0)})["basins"]
+    assert (found["hits"], found["starts"], found["rate"]) == (6, 8, 0.75)
+    assert found["by_defect"] == {r.name: [3, 4] for r in kept}
+    assert 0.3 < found["ci95"][0] < 0.75 < found["ci95"][1] <= 1.0
 
 
 def outcome(rate, mean):

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bptt_relax import compilation, processes, relax
@@ -86,7 +86,7 @@ class _Adjoints:
         return {
             "seconds": config.seconds,
             "competing": described,
-            "pretrained": self._outcome(chosen, before) | comparison.parts([pretrained]),
+            "pretrained": outcome(chosen, before) | comparison.parts([pretrained]),
             "variants": {name: self._variant(name, cost[name], chosen) for name in names},
         }
 
@@ -130,23 +130,6 @@ class _Adjoints:
             title = f"{name.replace('_', ' ')}: competing starts, {readable(defect)}"
             found |= recorded.measure(self.session, self.ruler, theta, names, folder, defect, title)
         return found
-
-    def _outcome(self, chosen: list[Relaxation], measured: Measured) -> dict[str, Any]:
-        """How many starts end in the right minimum, over all and by defect."""
-        hits: dict[str, list[float]] = {}
-        for start in chosen:
-            hits.setdefault(start.info["of"], []).append(float(measured[start.name].relaxed.same_basin))
-        every = {start.name: [float(measured[start.name].relaxed.same_basin)] for start in chosen}
-        return {
-            "basins": {
-                "starts": len(chosen),
-                "hits": int(sum(map(sum, hits.values()))),
-                "rate": sum(map(sum, hits.values())) / len(chosen),
-                # Over starts; those of one defect are alike, so this is the least that is not known.
-                "ci95": list(mean_interval(every)),
-                "by_defect": {name: [int(sum(found)), len(found)] for name, found in hits.items()},
-            }
-        }
 
     def _costs(self, names: list[str]) -> dict[str, Cost]:
         """Memory and time of one gradient of each variant; measured once."""
@@ -209,7 +192,7 @@ class _Adjoints:
             "validation": progress.score,
             "best_epoch": progress.best_epoch,
             "training_s": round(progress.seconds, 1),
-            **self._outcome(chosen, ends),
+            **outcome(chosen, ends),
             **comparison.parts([measured]),
         }
 
@@ -229,6 +212,31 @@ class _Adjoints:
         )
         comparison.base.save(folder / "tuned.safetensors", trained.theta.potential)
         return trained
+
+
+def outcome(chosen: Sequence[Relaxation], measured: Measured) -> dict[str, Any]:
+    """How many starts end in the right minimum, over all and by defect.
+
+    Args:
+        chosen: starts of competing defects.
+        measured: where they end, and perhaps others.
+    """
+    hit = {start.name: float(measured[start.name].relaxed.same_basin) for start in chosen}
+    by_defect: dict[str, list[int]] = {}
+    for start in chosen:
+        found = by_defect.setdefault(start.info["of"], [0, 0])
+        found[0] += int(hit[start.name])
+        found[1] += 1
+    return {
+        "basins": {
+            "starts": len(chosen),
+            "hits": int(sum(hit.values())),
+            "rate": sum(hit.values()) / len(chosen),
+            # Over starts; those of one defect are alike, so this is the least that is not known.
+            "ci95": list(mean_interval({name: [value] for name, value in hit.items()})),
+            "by_defect": by_defect,
+        }
+    }
 
 
 def _endings(measured: Measured) -> dict[str, Ending]:
