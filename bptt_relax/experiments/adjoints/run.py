@@ -24,7 +24,7 @@ from bptt_relax.outcomes import InputError
 from bptt_relax.relax import Theta
 from bptt_relax.report.metrics import read_metrics
 from bptt_relax.report.names import readable
-from bptt_relax.training import Stage, StageResult
+from bptt_relax.training import Interrupted, Stage, StageResult
 
 FORCES = "forces"
 """The variant that differentiates no relaxation."""
@@ -145,11 +145,16 @@ class _Adjoints:
                     config.bptt.force_weight,
                     self.comparison.pretrained,
                     config.timed,
-                    session.reporter.advance,
+                    self._compiled,
                 ),
             )
             processes.write_json(path, {name: cost._asdict() for name, cost in found.items()})
         return {name: Cost(**stored) for name, stored in json.loads(path.read_text()).items()}
+
+    def _compiled(self) -> None:
+        self.session.reporter.advance()
+        if self.session.stop():
+            raise Interrupted("costs")
 
     def _stage(self, name: str, *, cost: Cost | None = None, batch_size: int | None = None) -> Stage:
         """A variant's training.
