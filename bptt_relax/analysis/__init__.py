@@ -4,6 +4,7 @@ from bptt_relax.analysis._check import Check
 from bptt_relax.analysis.certificate import Certificate, format_certificate, selftest
 from bptt_relax.analysis.consistency import check_potential
 from bptt_relax.analysis.gradcheck import GradientReport, gradcheck
+from bptt_relax.analysis.linearized import LinearStep, linearized_step
 from bptt_relax.analysis.memory import (
     FASTEST_FIRST,
     MemoryModel,
@@ -14,6 +15,7 @@ from bptt_relax.analysis.memory import (
     is_out_of_memory,
     plan,
     plan_measured,
+    program_bytes,
     temporary_bytes,
     with_fallback,
 )
@@ -26,6 +28,7 @@ __all__ = [
     "Check",
     "Extremes",
     "GradientReport",
+    "LinearStep",
     "MemoryModel",
     "Option",
     "Plan",
@@ -38,8 +41,10 @@ __all__ = [
     "gradcheck",
     "hessian_extremes",
     "is_out_of_memory",
+    "linearized_step",
     "plan",
     "plan_measured",
+    "program_bytes",
     "selftest",
     "stability",
     "step_spectrum",

@@ -88,7 +88,16 @@ def temporary_bytes(function: Callable[..., Any], *args: Any) -> int:
     Raises:
         RuntimeError: this backend does not tell.
     """
-    analysis = jax.jit(function).lower(*args).compile().memory_analysis()
+    return program_bytes(jax.jit(function).lower(*args).compile())
+
+
+def program_bytes(program: jax.stages.Compiled) -> int:
+    """Temporary memory of a compiled program.
+
+    Raises:
+        RuntimeError: this backend does not tell.
+    """
+    analysis = program.memory_analysis()
     if analysis is None:
         raise RuntimeError(
             f"backend {jax.default_backend()!r} does not report the memory of compiled programs"

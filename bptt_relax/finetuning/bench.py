@@ -9,6 +9,7 @@ from bptt_relax import losses
 from bptt_relax._types import Params, Positions, Scalar
 from bptt_relax.finetuning.cases import Cases
 from bptt_relax.finetuning.corpus import Corpus
+from bptt_relax.finetuning.differentiation import choose
 from bptt_relax.finetuning.forgetting import chemistry
 from bptt_relax.finetuning.measure import Ruler
 from bptt_relax.finetuning.programs import Programs, Remedies
@@ -42,7 +43,7 @@ def make_programs(
     return Programs(
         potential=potential,
         rule=rule,
-        train_steps=settings.relaxation.train_steps,
+        differentiation=choose(bptt.adjoint, settings.relaxation),
         huber_delta=settings.force_matching.huber_delta,
         anchor=Theta(params, rule.hyper),
         anchor_weight=bptt.anchor_weight,

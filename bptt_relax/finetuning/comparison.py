@@ -12,6 +12,7 @@ from bptt_relax.finetuning import cases as casing
 from bptt_relax.finetuning import recorded, results, workspace
 from bptt_relax.finetuning.bench import make_bench, make_programs
 from bptt_relax.finetuning.corpus import Corpus
+from bptt_relax.finetuning.differentiation import choose
 from bptt_relax.finetuning.measure import Measurement, Ruler, summarize
 from bptt_relax.finetuning.programs import Programs
 from bptt_relax.finetuning.session import Session, opened
@@ -216,6 +217,7 @@ class Comparison:
         key = _digest(
             [
                 settings.relaxation.model_dump(exclude=_DATA | {"test_steps", "force_tolerance"}),
+                repr(choose(settings.bptt.adjoint, settings.relaxation)),
                 {name: decisive["bptt"][name] for name in bptt},
                 settings.force_matching.huber_delta,
                 settings.parameters.rank,

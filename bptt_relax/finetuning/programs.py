@@ -8,7 +8,8 @@ from typing import NamedTuple
 from bptt_relax import relax
 from bptt_relax._types import PyTree
 from bptt_relax.adjoints import Adjoint
-from bptt_relax.analysis import FASTEST_FIRST, Plan, adjoint_name, plan_measured, temporary_bytes
+from bptt_relax.analysis import Plan, adjoint_name, plan_measured, temporary_bytes
+from bptt_relax.finetuning.differentiation import Differentiation
 from bptt_relax.potentials import Potential
 from bptt_relax.relax import Theta, UpdateRule
 from bptt_relax.training import (
@@ -53,7 +54,7 @@ class Programs:
     Attributes:
         potential: the model's functions.
         rule: update rule; its hyperparameters are data and may differ between those who share programs.
-        train_steps: length of the unroll.
+        differentiation: how relaxations are run and differentiated.
         huber_delta: of force matching, eV/angstrom.
         anchor: the pretrained model.
         anchor_weight: weight of staying close to its forces.
@@ -65,7 +66,7 @@ class Programs:
 
     potential: Potential
     rule: UpdateRule
-    train_steps: int
+    differentiation: Differentiation
     huber_delta: float
     anchor: Theta
     anchor_weight: float
@@ -84,15 +85,17 @@ class Programs:
     def _forces(self) -> Objective:
         return force_matching(self.potential, delta=self.huber_delta)
 
-    def structure(self, adjoint: Adjoint = FASTEST_FIRST[0]) -> Objective:
+    def structure(self, adjoint: Adjoint | None = None) -> Objective:
         """Where relaxations end. Where memory runs out, the next leaner adjoint takes over.
 
         Args:
-            adjoint: the first to try, one of ``FASTEST_FIRST``.
+            adjoint: the first to try, one of those in ``differentiation``, by default the first of them.
         """
+        adjoints = self.differentiation.adjoints
+        adjoint = adjoints[0] if adjoint is None else adjoint
         if adjoint not in self._chains:
             objective = None
-            for leaner in reversed(FASTEST_FIRST[FASTEST_FIRST.index(adjoint) :]):
+            for leaner in reversed(adjoints[adjoints.index(adjoint) :]):
                 objective = self._structures[leaner]._replace(leaner=objective)
             assert objective is not None
             self._chains[adjoint] = self._with_remedies(objective, self.remedies.replay_weight_bptt)
@@ -104,17 +107,18 @@ class Programs:
         def measure(adjoint: Adjoint) -> float:
             return temporary_bytes(self._structures[adjoint].value_and_grad, self.anchor, example)
 
-        return plan_measured(budget, FASTEST_FIRST, measure)
+        return plan_measured(budget, self.differentiation.adjoints, measure)
 
     @cached_property
     def _structures(self) -> dict[Adjoint, Objective]:
         """One for each way to store the steps."""
-        relaxation = relax.relaxation(self.potential, self.rule)
+        how = self.differentiation
+        relaxation = relax.relaxation(self.potential, self.rule, force_tolerance=how.force_tolerance)
         found = {}
-        for adjoint in FASTEST_FIRST:
+        for adjoint in how.adjoints:
             structure = relaxed_structure(
                 relaxation,
-                unroll(relaxation, self.train_steps, adjoint),
+                unroll(relaxation, how.num_steps, adjoint),
                 self.potential,
                 distance=self.distance,
                 anchor=self.anchor.potential,

@@ -1,5 +1,6 @@
 """Settings of fine-tuning: plain data, nothing heavy to import, so that --help is fast."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -92,6 +93,19 @@ class BpttSettings(Settings):
     """Train step size, momentum and annealing (what the rule has) and the scales as well."""
     rule_learning_rate: float = Field(default=0.0, ge=0)
     """Learning rate of the rule, whose numbers train as logarithms and logits; that of the potential when 0."""
+    adjoint: str = "full"
+    """How a relaxation is differentiated: full; first_K or last_K, through K of its steps; implicit, frozen, through
+    nothing but its end; guided_K, the first K steps and the end. See docs/choosing-an-adjoint.md."""
+
+    @field_validator("adjoint")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if not re.fullmatch(r"full|implicit|frozen|(first|last|guided)_[1-9]\d*", name):
+            raise ValueError(
+                f"no adjoint {name!r}; there are full, implicit, frozen, and with a number of steps for K first_K, "
+                "last_K, guided_K"
+            )
+        return name
 
     @model_validator(mode="after")
     def _something_trains(self):
@@ -105,6 +119,11 @@ class BpttSettings(Settings):
             raise ValueError("from_initial and from_ionic_step add up to more than 1")
         if not 0 <= self.rattle[0] <= self.rattle[1]:
             raise ValueError("rattle must be a range: two non-negative numbers, smaller one first")
+        if self.learn_rule and self.adjoint in ("implicit", "frozen"):
+            raise ValueError(
+                f"learn_rule with adjoint {self.adjoint} learns nothing of the rule: the gradient of where a "
+                "relaxation ends does not know its steps"
+            )
         return self
 
 

@@ -177,7 +177,7 @@ class Bench:
         )
         return Stage(name, self.programs.forces, optimizer, examples, epochs, seconds, settings.averaging)
 
-    def bptt_stage(self, settings: BpttSettings, seed: int, seconds: float = float("inf")) -> Stage:
+    def bptt_stage(self, settings: BpttSettings, seed: int, *, seconds: float = float("inf")) -> Stage:
         """Learn where relaxations end, by backpropagation through them.
 
         Args:
@@ -207,7 +207,7 @@ class Bench:
             examples,
             settings.epochs,
             seconds,
-            averaging=settings.averaging,
+            settings.averaging,
         )
 
     def _factors(self, settings: BpttSettings) -> Theta | None:

@@ -38,7 +38,12 @@ def displacements(relaxations: Sequence[Relaxation], runs: Runs) -> list[dict]:
 
 
 def distance_from_defect(relaxation: Relaxation) -> np.ndarray:
-    """Distance of each atom of the relaxed structure from the defect, angstrom.
+    """Distance of each atom of the relaxed structure from the defect, angstrom."""
+    return np.linalg.norm(offset_from_defect(relaxation), axis=1)
+
+
+def offset_from_defect(relaxation: Relaxation) -> np.ndarray:
+    """Where each atom of the relaxed structure is, seen from the defect, (n, 3) angstrom.
 
     The defect's center is where the reference relaxation moved atoms most: the mean position weighted by the
     squared displacement, built around the atom that moved furthest.
@@ -49,8 +54,7 @@ def distance_from_defect(relaxation: Relaxation) -> np.ndarray:
     around = relaxed.positions - relaxed.positions[weight.argmax()]
     around = around - np.rint(around @ np.linalg.inv(cell)) @ cell
     offset = around - np.average(around, axis=0, weights=weight**2 + 1e-30)
-    offset = offset - np.rint(offset @ np.linalg.inv(cell)) @ cell
-    return np.linalg.norm(offset, axis=1)
+    return offset - np.rint(offset @ np.linalg.inv(cell)) @ cell
 
 
 def _deviation(positions: np.ndarray, relaxation: Relaxation) -> np.ndarray:

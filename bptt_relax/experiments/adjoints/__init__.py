@@ -1,0 +1,1 @@
+"""Ways to differentiate a relaxation, given equal time: error, basins hit, memory, time of a gradient."""
