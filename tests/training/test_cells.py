@@ -1,0 +1,102 @@
+"""Objectives where the cell is relaxed too: gradients by differences, and each pair through its own relaxation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_relax import losses, relax, systems, trees, unrolling
+from bptt_relax.potentials import stillinger_weber
+from bptt_relax.relax import Theta
+from bptt_relax.training import LabelledFrame, by_cell, force_matching, relaxed_structure
+
+SKIN = 2.0
+
+
+@pytest.fixture(scope="module")
+def learning(make_silicon, make_structure):
+    """A strained crystal of eight atoms, where the right parameters take it, and wrong ones."""
+    potential = stillinger_weber()
+    rule = relax.momentum(0.01, 0.5)
+    free = relax.variable_cell_relaxation(potential, rule)
+    truth = Theta(potential.init(None), rule.hyper)
+    start = make_structure(make_silicon(1, vacancy=False), "crystal")
+    positions, system = systems.prepare(start, potential.graph, skin=SKIN)
+    run = jax.jit(unrolling.unroll(free, 60))
+    end = run(truth, free.init(truth, positions, system), system).state
+    relaxed = start._replace(positions=np.asarray(end.positions), cell=np.asarray(end.cell))
+    pair = systems.prepare_pair(start, relaxed, potential.graph, skin=SKIN, free_cell=True)
+    wrong = truth._replace(potential=truth.potential | {"sigma": truth.potential["sigma"] * 1.01})
+    return potential, rule, free, pair, truth, wrong
+
+
+def along(function, theta, gradient):
+    """Derivative along a random direction by the gradient and by differences."""
+    flat, restore = jax.flatten_util.ravel_pytree(theta)
+    direction = jnp.asarray(np.random.default_rng(0).normal(size=flat.shape)) * jnp.maximum(abs(flat), 1.0)
+    h = 1e-6
+    difference = (function(restore(flat + h * direction)) - function(restore(flat - h * direction))) / (2 * h)
+    return float(jnp.vdot(jax.flatten_util.ravel_pytree(gradient)[0], direction)), float(difference)
+
+
+def test_gradient_through_the_relaxation_of_the_cell(learning):
+    potential, _, free, pair, truth, wrong = learning
+    objective = relaxed_structure(
+        free,
+        unrolling.unroll(free, 12),
+        potential,
+        cell_weight=0.5,
+        softening=0.1,
+        anchor=truth.potential,
+        anchor_weight=2.0,
+    )
+    value_and_grad = jax.jit(objective.value_and_grad)
+    (value, _), gradient = value_and_grad(wrong, pair)
+    by_gradient, by_difference = along(lambda theta: value_and_grad(theta, pair)[0][0], wrong, gradient)
+    assert by_gradient == pytest.approx(by_difference, rel=1e-6)
+    assert abs(by_gradient) > 1e-2
+    # Neighbors that go stale on the way: the same through rebuilds on the host.
+    tight = pair._replace(system=systems.with_neighbors(pair.initial, pair.system, potential.graph, skin=0.1))
+    (again, _), rebuilt = objective.through_rebuilds(wrong, tight)
+    assert float(again) == pytest.approx(float(value), rel=1e-9)
+    for one, other in zip(jax.tree.leaves(rebuilt), jax.tree.leaves(gradient), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-10)
+
+
+def test_each_pair_goes_through_its_own_relaxation(learning):
+    potential, rule, free, pair, _, wrong = learning
+    fixed = relax.relaxation(potential, rule)
+    one, other = (relaxed_structure(r, unrolling.unroll(r, 3), potential) for r in (fixed, free))
+    both = jax.jit(by_cell(one, other).value_and_grad)
+    given = pair._replace(relaxed_cell=None)
+    for alone, chosen in ((one, given), (other, pair)):
+        (value, _), gradient = both(wrong, chosen)
+        (expected, _), expected_gradient = jax.jit(alone.value_and_grad)(wrong, chosen)
+        assert float(value) == float(expected)
+        assert jax.tree.all(jax.tree.map(jnp.array_equal, gradient, expected_gradient))
+    with pytest.raises(ValueError, match="combine the two objectives with by_cell"):
+        one.value_and_grad(wrong, pair)
+
+
+def test_stresses_are_matched_where_frames_have_them(learning):
+    potential, _, free, pair, truth, wrong = learning
+    here = free.evaluate(truth, pair.initial, pair.system.cell, pair.system)
+    frame = LabelledFrame(pair.initial, here.forces, pair.system, stress=here.stress)
+    objective = jax.jit(force_matching(potential, stress_weight=0.7).value_and_grad)
+    forces = jax.jit(force_matching(potential).value_and_grad)
+    (exact, _), _ = objective(truth, trees.stack([frame]))
+    assert float(exact) == pytest.approx(0.0, abs=1e-20)
+    batch = trees.stack([frame])
+    (value, _), gradient = objective(wrong, batch)
+    found = free.evaluate(wrong, pair.initial, pair.system.cell, pair.system)
+    of_stress = losses.virial_huber(found.stress, here.stress, pair.system, delta=0.1)
+    assert float(value) == pytest.approx(float(forces(wrong, batch)[0][0] + 0.7 * of_stress), rel=1e-10)
+    by_gradient, by_difference = along(lambda theta: objective(theta, batch)[0][0], wrong, gradient)
+    assert by_gradient == pytest.approx(by_difference, rel=1e-6)
+    # An unknown stress leaves the forces.
+    unknown = trees.stack([frame._replace(stress=jnp.full((3, 3), jnp.nan))])
+    assert float(objective(wrong, unknown)[0][0]) == pytest.approx(
+        float(forces(wrong, batch)[0][0]), rel=1e-12
+    )
+    with pytest.raises(ValueError, match="something that has no stress"):
+        force_matching(potential, stress_weight=1.0, forces=lambda *_: here.forces)
