@@ -16,7 +16,7 @@ from bptt_relax.finetuning.measure import Measurement, Ruler, summarize
 from bptt_relax.finetuning.programs import Programs
 from bptt_relax.finetuning.session import Session, opened
 from bptt_relax.finetuning.settings import FineTuningSettings, RelaxationSettings
-from bptt_relax.finetuning.stages import Bench, make_rule
+from bptt_relax.finetuning.stages import Bench, make_cell_relaxation, make_rule
 from bptt_relax.potentials import BaseModel, base_model
 from bptt_relax.relax import Theta
 from bptt_relax.report.environment import environment, peak_rss_mb
@@ -88,8 +88,16 @@ class Comparison:
             relaxer = relax.relaxation(
                 self.potential, make_rule(relaxation), force_tolerance=relaxation.force_tolerance
             )
+            cell_relaxer = None
+            if self.cases.move_cells:
+                cell_relaxer = make_cell_relaxation(self.potential, make_rule(relaxation), relaxation)
             self._rulers[key] = Ruler(
-                self.cases, self.corpus.select(measured), self.potential, relaxer, relaxation.test_steps
+                self.cases,
+                self.corpus.select(measured),
+                self.potential,
+                relaxer,
+                relaxation.test_steps,
+                cell_relaxer,
             )
         return self._rulers[key]
 

@@ -10,12 +10,13 @@ from bptt_relax._types import PyTree
 from bptt_relax.adjoints import Adjoint
 from bptt_relax.analysis import FASTEST_FIRST, Plan, adjoint_name, plan_measured, temporary_bytes
 from bptt_relax.potentials import Potential
-from bptt_relax.relax import Theta, UpdateRule
+from bptt_relax.relax import Relaxation, Theta, UpdateRule
 from bptt_relax.training import (
     DistanceFn,
     Objective,
     ReplayFrame,
     agreement,
+    by_cell,
     force_matching,
     low_rank,
     relaxed_structure,
@@ -55,9 +56,11 @@ class Programs:
         rule: update rule; its hyperparameters are data and may differ between those who share programs.
         train_steps: length of the unroll.
         huber_delta: of force matching, eV/angstrom.
+        stress_weight: of force matching, in frames with a stress.
         anchor: the pretrained model.
         anchor_weight: weight of staying close to its forces.
         distance: from where a relaxation ends to its reference.
+        cell_weight: weight of the strain of the cell in the distance, where it is relaxed too.
         softening: distance below which the loss is quadratic, sqrt(u)*angstrom.
         force_weight: weight of force matching within BPTT.
         remedies: against forgetting.
@@ -67,9 +70,11 @@ class Programs:
     rule: UpdateRule
     train_steps: int
     huber_delta: float
+    stress_weight: float
     anchor: Theta
     anchor_weight: float
     distance: DistanceFn
+    cell_weight: float
     softening: float
     force_weight: float
     remedies: Remedies = NO_REMEDIES
@@ -82,7 +87,7 @@ class Programs:
 
     @cached_property
     def _forces(self) -> Objective:
-        return force_matching(self.potential, delta=self.huber_delta)
+        return force_matching(self.potential, delta=self.huber_delta, stress_weight=self.stress_weight)
 
     def structure(self, adjoint: Adjoint = FASTEST_FIRST[0]) -> Objective:
         """Where relaxations end. Where memory runs out, the next leaner adjoint takes over.
@@ -109,22 +114,31 @@ class Programs:
     @cached_property
     def _structures(self) -> dict[Adjoint, Objective]:
         """One for each way to store the steps."""
-        relaxation = relax.relaxation(self.potential, self.rule)
+        given, free = relax.relaxation(self.potential, self.rule), None
+        if "stress" in self.potential.predicts:
+            free = relax.variable_cell_relaxation(self.potential, self.rule)
         found = {}
         for adjoint in FASTEST_FIRST:
-            structure = relaxed_structure(
-                relaxation,
-                unroll(relaxation, self.train_steps, adjoint),
-                self.potential,
-                distance=self.distance,
-                anchor=self.anchor.potential,
-                anchor_weight=self.anchor_weight,
-                softening=self.softening,
-            )
+            structure = self._end(given, adjoint)
+            if free is not None:
+                structure = by_cell(structure, self._end(free, adjoint))
             if self.force_weight:
                 structure = weighted_sum(structure, self._forces, self.force_weight)
             found[adjoint] = structure._replace(label=adjoint_name(adjoint))
         return found
+
+    def _end(self, relaxation: Relaxation, adjoint: Adjoint) -> Objective:
+        """Where this relaxation ends."""
+        return relaxed_structure(
+            relaxation,
+            unroll(relaxation, self.train_steps, adjoint),
+            self.potential,
+            distance=self.distance,
+            anchor=self.anchor.potential,
+            anchor_weight=self.anchor_weight,
+            softening=self.softening,
+            cell_weight=self.cell_weight,
+        )
 
     def _with_remedies(self, objective: Objective, replay_weight: float) -> Objective:
         """An objective with replay, and on factors where the rank of updates is limited."""
