@@ -4,26 +4,22 @@ from typing import Literal
 
 from pydantic import Field
 
+from bptt_relax.experiments.silicon.config import DataSettings as LimitSettings
 from bptt_relax.finetuning.settings import (
     BpttSettings,
     FineTuningSettings,
     ForceMatchingSettings,
     RelaxationSettings,
-    Settings,
 )
 
 
-class DataSettings(Settings):
+class DataSettings(LimitSettings):
     """Which relaxations are used."""
 
     cells: Literal["both", "free", "given"] = "both"
     """Relaxations of positions and cell, of positions in a given cell, or both."""
     fold: int = Field(default=0, ge=0, le=2)
     """Which third of the crystals is tested on."""
-    train_limit: int = Field(default=0, ge=0)
-    """Use only the first so many training relaxations; 0 for all."""
-    evaluate_limit: int = Field(default=0, ge=0)
-    """Use only the first so many of each of validation and test; 0 for all."""
 
 
 class CrystalsConfig(FineTuningSettings):

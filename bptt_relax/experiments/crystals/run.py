@@ -9,6 +9,7 @@ import numpy as np
 from bptt_relax import compilation, datasets, processes, relax
 from bptt_relax.experiments.crystals import figures
 from bptt_relax.experiments.crystals.config import CrystalsConfig, DataSettings
+from bptt_relax.experiments.silicon.run import limit
 from bptt_relax.finetuning import cases as casing
 from bptt_relax.finetuning import workspace
 from bptt_relax.finetuning.corpus import Corpus
@@ -16,7 +17,6 @@ from bptt_relax.finetuning.measure import Ruler, summarize
 from bptt_relax.finetuning.run import run as finetune
 from bptt_relax.finetuning.stages import make_cell_relaxation, make_rule
 from bptt_relax.io.checks import changes_cell
-from bptt_relax.io.splits import Split
 from bptt_relax.potentials import BaseModel, base_model
 from bptt_relax.relax import Theta
 from bptt_relax.training import make_frame_errors
@@ -50,13 +50,6 @@ def make_corpus(settings: DataSettings) -> Corpus:
     chosen = {"both": [*free, *given], "free": free, "given": given}[settings.cells]
     split = limit(datasets.crystals.split(chosen, fold=settings.fold), settings)
     return Corpus(data.name, data.sha256, chosen, split)
-
-
-def limit(split: Split, settings: DataSettings) -> Split:
-    """Use only the first structures of each part, where the settings say so."""
-    train = split.train[: settings.train_limit or None]
-    held_out = (part[: settings.evaluate_limit or None] for part in split[1:])
-    return Split(train, *held_out)
 
 
 def add_constant_pressure(folder: Path, corpus: Corpus, config: CrystalsConfig) -> None:
