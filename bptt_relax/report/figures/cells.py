@@ -21,7 +21,7 @@ OTHER_MARKER = "v"
 
 
 def cells(block: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]] | None = None) -> "Figure":
-    """Volume, strain and Delta Q of each structure whose cell was relaxed, its mean below.
+    """Volume, strain and Delta Q of each structure whose cell was relaxed, the mean size of each below.
 
     Args:
         block: stage -> summary of the structures (``results.json``), other keys ignored.
@@ -38,7 +38,7 @@ def cells(block: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]] | No
             _panel(axes, {s: _values(summary, key, names, factor) for s, summary in shown.items()})
             axes.set_xlabel(label)
         heights = [*(-float(i) for i in range(len(names))), -len(names) - 0.4]
-        panels[0].set_yticks(heights, [*map(readable, names), "mean"])
+        panels[0].set_yticks(heights, [*map(readable, names), "mean size"])
         panels[0].set_ylim(heights[-1] - 0.6, 0.6)
         panels[0].axvline(0.0, color=style.INK, lw=0.8, zorder=1)
         _key(figure, list(shown))
