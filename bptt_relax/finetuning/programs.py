@@ -24,6 +24,9 @@ from bptt_relax.training import (
 )
 from bptt_relax.unrolling import unroll
 
+CELL_FACTOR = "spacing"
+"""An unroll is short: with ASE's own factor a cell of a hundred atoms would hardly have moved at its end."""
+
 
 class Remedies(NamedTuple):
     """What keeps fine-tuning from changing more than it is asked to, beside the anchor and what is frozen.
@@ -116,7 +119,7 @@ class Programs:
         """One for each way to store the steps."""
         given, free = relax.relaxation(self.potential, self.rule), None
         if "stress" in self.potential.predicts:
-            free = relax.variable_cell_relaxation(self.potential, self.rule)
+            free = relax.variable_cell_relaxation(self.potential, self.rule, cell_factor=CELL_FACTOR)
         found = {}
         for adjoint in FASTEST_FIRST:
             structure = self._end(given, adjoint)

@@ -13,7 +13,7 @@ from bptt_relax._types import Array, Scalar
 from bptt_relax.analysis import Extremes, Plan, Stability, hessian_extremes, stability
 from bptt_relax.finetuning import cases as casing
 from bptt_relax.finetuning.measure import Ruler
-from bptt_relax.finetuning.programs import Programs
+from bptt_relax.finetuning.programs import CELL_FACTOR, Programs
 from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
 from bptt_relax.io.checks import changes_cell
 from bptt_relax.io.relaxations import Relaxation
@@ -52,6 +52,7 @@ def make_cell_relaxation(
     return relax.variable_cell_relaxation(
         potential,
         rule,
+        cell_factor=CELL_FACTOR,
         scalar_pressure=pressure,
         force_tolerance=settings.force_tolerance,
         stress_tolerance=settings.stress_tolerance / EV_PER_A3_IN_GPA,
@@ -86,7 +87,7 @@ def check_step_size(potential: Potential, rule: UpdateRule, theta: Theta, pairs:
 def _cell_curvature(relaxation: Relaxer, theta: Theta, pair: Pair) -> Scalar:
     """Largest curvature of the energy along the deformation of the reference's cell, eV/angstrom^2.
 
-    Of the atoms as they move with it, in the coordinates of `relax.variable_cell_relaxation`: V C / n^2, for n atoms
+    Of the atoms as they move with it, in the coordinates of the relaxation (`CELL_FACTOR`): C (V/n)^(1/3), for n atoms
     and elastic constants C.
     """
     cell = pair.system.cell if pair.relaxed_cell is None else pair.relaxed_cell
@@ -96,7 +97,9 @@ def _cell_curvature(relaxation: Relaxer, theta: Theta, pair: Pair) -> Scalar:
         return relaxation.evaluate(theta, pair.relaxed @ F.T, cell @ F.T, pair.system).energy
 
     second = jax.hessian(energy)(jnp.zeros((3, 3), cell.dtype)).reshape(9, 9)
-    return jnp.linalg.eigvalsh(second)[-1] / jnp.sum(pair.system.mask) ** 2
+    atoms = jnp.sum(pair.system.mask)
+    spacing = jnp.cbrt(jnp.abs(jnp.linalg.det(cell)) / atoms)
+    return jnp.linalg.eigvalsh(second)[-1] / (atoms * spacing**2)
 
 
 @dataclass

@@ -209,6 +209,27 @@ def test_forces_are_minus_the_gradient_of_the_enthalpy(pair, make_cell, prepare,
             np.testing.assert_allclose(state.cell, system.cell, atol=1e-14)
 
 
+def test_spacing_counts_strain_as_displacements_of_atoms(pair, theta, make_cell, prepare):
+    """In a supercell of eight the same strain is the same step, where the number of atoms makes it an eighth."""
+    descent = relax.descent(1e-3)
+    theta = relax.Theta(theta.potential, descent.hyper)
+    strains = {}
+    for factor in (None, "spacing"):
+        relaxation = relax.variable_cell_relaxation(pair, descent, cell_factor=factor)
+        for repeat in (1, 2):
+            atoms = make_cell().repeat(repeat)
+            positions, system = prepare(atoms, of=pair)
+            state = jax.jit(relaxation.step)(theta, relaxation.init(theta, positions, system), system)
+            strains[factor, repeat] = state.rule.log_deformation
+        spacing = (atoms.get_volume() / len(atoms)) ** (1 / 3)
+    np.testing.assert_allclose(strains["spacing", 2], strains["spacing", 1], rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(strains[None, 2], strains[None, 1] / 8, rtol=1e-6, atol=1e-12)
+    ratio = len(make_cell()) / spacing**2  # n^2 against n (V/n)^(2/3)
+    np.testing.assert_allclose(strains["spacing", 1], ratio * strains[None, 1], rtol=1e-6, atol=1e-12)
+    with pytest.raises(ValueError, match="cell_factor must be positive or \"spacing\", got 'size'"):
+        relax.variable_cell_relaxation(pair, descent, cell_factor="size")
+
+
 def test_fixed_atom_keeps_its_fractional_coordinates(run, theta, make_cell, prepare, pair):
     free = np.array([[True, True, True], [False, False, False]])
     positions, system = prepare(make_cell(), of=pair, free=free)

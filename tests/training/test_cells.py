@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from bptt_relax import losses, relax, systems, trees, unrolling
@@ -61,6 +62,24 @@ def test_gradient_through_the_relaxation_of_the_cell(learning):
     assert float(again) == pytest.approx(float(value), rel=1e-9)
     for one, other in zip(jax.tree.leaves(rebuilt), jax.tree.leaves(gradient), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-10)
+
+
+def test_learning_from_a_cell_brings_it_nearer(learning):
+    potential, _, free, pair, truth, wrong = learning
+    objective = relaxed_structure(free, unrolling.unroll(free, 12), potential)
+    value_and_grad = jax.jit(objective.value_and_grad)
+    optimizer = optax.adam(0.002)
+    theta, state = wrong.potential, optimizer.init(wrong.potential)
+    values = []
+    for _ in range(20):
+        (value, _), gradient = value_and_grad(wrong._replace(potential=theta), pair)
+        updates, state = optimizer.update(gradient.potential, state, theta)
+        theta = optax.apply_updates(theta, updates)
+        values.append(float(value))
+    assert values[-1] < 0.5 * values[0]
+    assert abs(theta["sigma"] - truth.potential["sigma"]) < abs(
+        wrong.potential["sigma"] - truth.potential["sigma"]
+    )
 
 
 def test_each_pair_goes_through_its_own_relaxation(learning):
