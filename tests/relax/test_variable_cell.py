@@ -221,7 +221,7 @@ def test_spacing_keeps_cells_of_any_size_equally_stiff(pair, make_cell, prepare)
         spacing = (atoms.get_volume() / len(atoms)) ** (1 / 3)
     np.testing.assert_allclose([stiffness["spacing", repeat] for repeat in (1, 2)], spacing, rtol=1e-12)
     np.testing.assert_allclose(stiffness[None, 2], stiffness[None, 1] / 8, rtol=1e-12)
-    with pytest.raises(ValueError, match='cell_factor must be positive or "spacing", got \'size\''):
+    with pytest.raises(ValueError, match="cell_factor must be positive or \"spacing\", got 'size'"):
         relax.variable_cell_relaxation(pair, RULE, cell_factor="size")
 
 

@@ -9,7 +9,7 @@ import pytest
 from bptt_relax import losses, relax, systems, trees, unrolling
 from bptt_relax.potentials import stillinger_weber
 from bptt_relax.relax import Theta
-from bptt_relax.training import LabelledFrame, by_cell, force_matching, relaxed_structure
+from bptt_relax.training import LabelledFrame, Objective, by_cell, force_matching, relaxed_structure
 
 SKIN = 2.0
 
@@ -84,22 +84,28 @@ def test_learning_from_a_cell_brings_it_nearer(learning):
 
 def test_each_pair_goes_through_its_own_relaxation(learning):
     potential, rule, free, pair, _, wrong = learning
-    fixed = relax.relaxation(potential, rule)
-    one, other = (relaxed_structure(r, unrolling.unroll(r, 3), potential) for r in (fixed, free))
-    both = jax.jit(by_cell(one, other).value_and_grad)
     given = pair._replace(relaxed_cell=None)
-    for alone, chosen in ((one, given), (other, pair)):
-        (value, _), gradient = both(wrong, chosen)
-        (expected, _), expected_gradient = jax.jit(alone.value_and_grad)(wrong, chosen)
-        assert float(value) == float(expected)
-        assert jax.tree.all(jax.tree.map(jnp.array_equal, gradient, expected_gradient))
-    with pytest.raises(ValueError, match="combine the two objectives with by_cell"):
-        one.value_and_grad(wrong, pair)
+
+    def told(name, leaner=None):
+        return Objective(lambda *_: name, lambda *_: f"{name} rebuilt", label=name, leaner=leaner)
+
+    both = by_cell(told("given", told("given, lean")), told("free", told("free, lean")))
+    assert [both.value_and_grad(wrong, one) for one in (given, pair)] == ["given", "free"]
+    assert [both.through_rebuilds(wrong, one) for one in (given, pair)] == ["given rebuilt", "free rebuilt"]
+    assert [both.leaner.value_and_grad(wrong, one) for one in (given, pair)] == ["given, lean", "free, lean"]
+    assert both.leaner.leaner is None
+
+    fixed = relax.relaxation(potential, rule)
+    for relaxation, wanted in ((fixed, pair), (free, given)):
+        objective = relaxed_structure(relaxation, unrolling.unroll(relaxation, 3), potential)
+        with pytest.raises(ValueError, match="combine the two objectives with by_cell"):
+            jax.eval_shape(objective.value_and_grad, wrong, wanted)
 
 
 def test_stresses_are_matched_where_frames_have_them(learning):
     potential, _, free, pair, truth, wrong = learning
-    here = free.evaluate(truth, pair.initial, pair.system.cell, pair.system)
+    evaluate = jax.jit(free.evaluate)
+    here = evaluate(truth, pair.initial, pair.system.cell, pair.system)
     frame = LabelledFrame(pair.initial, here.forces, pair.system, stress=here.stress)
     objective = jax.jit(force_matching(potential, stress_weight=0.7).value_and_grad)
     forces = jax.jit(force_matching(potential).value_and_grad)
@@ -107,7 +113,7 @@ def test_stresses_are_matched_where_frames_have_them(learning):
     assert float(exact) == pytest.approx(0.0, abs=1e-20)
     batch = trees.stack([frame])
     (value, _), gradient = objective(wrong, batch)
-    found = free.evaluate(wrong, pair.initial, pair.system.cell, pair.system)
+    found = evaluate(wrong, pair.initial, pair.system.cell, pair.system)
     of_stress = losses.virial_huber(found.stress, here.stress, pair.system, delta=0.1)
     assert float(value) == pytest.approx(float(forces(wrong, batch)[0][0] + 0.7 * of_stress), rel=1e-10)
     by_gradient, by_difference = along(lambda theta: objective(theta, batch)[0][0], wrong, gradient)
