@@ -88,7 +88,9 @@ def test_learning_from_a_cell_brings_it_nearer(learning, value_and_grad):
         updates, state = optimizer.update(gradient.potential, state, theta)
         theta = optax.apply_updates(theta, updates)
         values.append(float(value))
-    assert values[-1] < 0.5 * values[0]
+    # Twelve steps do not lead to the end even with the right parameters.
+    least = float(value_and_grad(truth, pair)[0][0])
+    assert values[-1] - least < 0.3 * (values[0] - least)
     before, after = (abs(p["sigma"] - truth.potential["sigma"]) for p in (wrong.potential, theta))
     assert after < before
 
