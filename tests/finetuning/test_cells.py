@@ -141,6 +141,7 @@ def test_starts_of_free_cells_are_strained_and_others_not(silicon):
     np.testing.assert_array_equal(moved.cell[2], slab.cell[2])
 
 
+@pytest.mark.slow
 def test_a_crystal_of_one_atom_has_only_its_cell_to_be_stiff(make_structure):
     """C (V/n)^(1/3) along the three kinds of strain of a cubic crystal, by second differences of the energy."""
     potential = stillinger_weber()

@@ -115,6 +115,7 @@ def test_each_pair_goes_through_its_own_relaxation(learning):
             jax.eval_shape(objective.value_and_grad, wrong, wanted)
 
 
+@pytest.mark.slow
 def test_stresses_are_matched_where_frames_have_them(learning):
     potential, _, free, pair, truth, wrong = learning
     evaluate = jax.jit(free.evaluate)
