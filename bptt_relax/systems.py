@@ -70,28 +70,34 @@ class Pair(NamedTuple):
     Attributes:
         initial: (N, 3) angstrom.
         relaxed: (N, 3) angstrom, index-matched with ``initial``.
-        system: the structure.
+        system: the structure, in the cell of the start.
+        relaxed_cell: (3, 3) angstrom, of ``relaxed``, where the cell is relaxed too; None where it is given, and is
+            ``system.cell``.
     """
 
     initial: Positions
     relaxed: Positions
     system: System
+    relaxed_cell: Cell | None = None
 
 
-def plan_layout(structures: list[Structure], spec: GraphSpec, *, skin: float = 1.0) -> Layout:
+def plan_layout(
+    structures: list[Structure], spec: GraphSpec, *, skin: float = 1.0, headroom: float = 1.15
+) -> Layout:
     """The smallest layout that holds every given structure.
 
     Args:
         structures: on the host; give every configuration that will be a start or an end.
         spec: the graph the potential asks for.
         skin: angstrom.
+        headroom: as `neighbors.measure`; more where cells shrink.
 
     Raises:
         ValueError: no structures.
     """
     if not structures:
         raise ValueError("plan_layout needs at least one structure")
-    capacities = [neighbors.measure(s.positions, s.cell, s.pbc, spec, skin) for s in structures]
+    capacities = [neighbors.measure(s.positions, s.cell, s.pbc, spec, skin, headroom) for s in structures]
     return Layout(max(len(s.species) for s in structures), neighbors.common_capacity(capacities))
 
 
@@ -199,8 +205,17 @@ def prepare_pair(
     layout: Layout | None = None,
     *,
     skin: float = 1.0,
+    free_cell: bool = False,
 ) -> Pair:
     """A training pair, padded and with neighbors built around its start.
+
+    Args:
+        initial: where to start.
+        relaxed: where the reference method ends.
+        spec: the graph the potential asks for (``potential.graph``).
+        layout: padded sizes; those of the start when not given.
+        skin: angstrom.
+        free_cell: the cell is relaxed too; otherwise the pair has that of the start.
 
     Raises:
         ValueError: the two differ in number or order of species.
@@ -211,8 +226,8 @@ def prepare_pair(
             f"({len(initial.species)} and {len(relaxed.species)}); they must match index by index"
         )
     positions, system = prepare(initial, spec, layout, skin=skin)
-    target, _ = build_system(relaxed, positions.shape[0])
-    return Pair(positions, target, system)
+    target, there = build_system(relaxed, positions.shape[0])
+    return Pair(positions, target, system, there.cell if free_cell else None)
 
 
 def wrap_nearest(displacement: Array, cell: Cell, pbc: Array) -> Array:

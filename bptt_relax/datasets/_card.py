@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from bptt_relax.datasets import acceptance, silicon
+from bptt_relax.datasets import acceptance, crystals, silicon
 from bptt_relax.datasets._bundle import Dataset
 from bptt_relax.io import geometry, labels
 
@@ -45,6 +45,9 @@ The start is the first frame whose largest force is below {start} eV/angstrom.
 `datasets.silicon.split`: by kind and seed, fixed before any potential was tried, unchanged by data added later.
 Never trained on:
 {unseen}
+
+`datasets.crystals.split`: by crystal, likewise; half of them train, a sixth validation, a third test, and over its
+{folds} folds each crystal is tested on once. `datasets.crystals.in_given_cells` gives relaxations of the atoms alone.
 """
 
 
@@ -64,6 +67,7 @@ def render(datasets: dict[str, Dataset], manifest: dict) -> str:
             moved=acceptance.LARGEST_DISPLACEMENT,
             start=acceptance.START_FORCE,
             unseen=unseen,
+            folds=crystals.FOLDS,
         )
     ]
     for dataset in datasets.values():

@@ -49,6 +49,8 @@ def make_programs(
         anchor_weight=bptt.anchor_weight,
         distance=DISTANCES[bptt.distance],
         softening=bptt.softening,
+        cell_weight=bptt.cell_weight,
+        stress_weight=settings.force_matching.stress_weight,
         force_weight=bptt.force_weight if any(r.forces is not None for r in train) else 0.0,
         remedies=Remedies(
             replay=record(potential, params, chemistry(train)) if settings.replay.weight else (),

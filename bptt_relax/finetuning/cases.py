@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_relax import systems, trees
+from bptt_relax.io.checks import changes_cell
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.neighbors import GraphSpec
 from bptt_relax.outcomes import InputError
+from bptt_relax.potentials import Potential
 from bptt_relax.systems import Layout, Pair, Structure
 from bptt_relax.training import Example, LabelledFrame
 
@@ -26,11 +28,13 @@ class Cases:
         spec: graph the potential asks for.
         layout: padded sizes, shared by everything made here.
         skin: of the neighbor lists, angstrom.
+        move_cells: some relaxations relax their cell too; all frames then have a place for a stress.
     """
 
     spec: GraphSpec
     layout: Layout
     skin: float
+    move_cells: bool = False
 
     def pair(self, relaxation: Relaxation, start: Structure | None = None) -> Pair:
         """Start and target of a relaxation.
@@ -40,7 +44,14 @@ class Cases:
             start: where to start; its initial structure when not given.
         """
         start = relaxation.initial if start is None else start
-        return systems.prepare_pair(start, relaxation.relaxed, self.spec, self.layout, skin=self.skin)
+        return systems.prepare_pair(
+            start,
+            relaxation.relaxed,
+            self.spec,
+            self.layout,
+            skin=self.skin,
+            free_cell=changes_cell(relaxation),
+        )
 
     def frames(self, relaxation: Relaxation) -> list[LabelledFrame]:
         """Every ionic step from the start on that has forces; where none has, the last with forces of zero."""
@@ -52,14 +63,21 @@ class Cases:
         for index in range(relaxation.start, len(relaxation.frames)):
             if not np.all(np.isfinite(forces_of[index])):
                 continue
-            labelled.append(self.frame(relaxation.frames[index], forces_of[index]))
+            stress = None if relaxation.stresses is None else relaxation.stresses[index]
+            labelled.append(self.frame(relaxation.frames[index], forces_of[index], stress))
         return labelled
 
-    def frame(self, structure: Structure, forces: np.ndarray) -> LabelledFrame:
-        """One configuration with its forces (n, 3), eV/angstrom."""
+    def frame(
+        self, structure: Structure, forces: np.ndarray, stress: np.ndarray | None = None
+    ) -> LabelledFrame:
+        """One configuration with its forces (n, 3), eV/angstrom, and its stress (3, 3), eV/angstrom^3, if known."""
         positions, system = systems.prepare(structure, self.spec, self.layout, skin=self.skin)
         padded = np.pad(forces, ((0, positions.shape[0] - len(forces)), (0, 0)))
-        return LabelledFrame(positions, jnp.asarray(padded, positions.dtype), system)
+        frame = LabelledFrame(positions, jnp.asarray(padded, positions.dtype), system)
+        if not self.move_cells:
+            return frame
+        stress = np.full((3, 3), np.nan) if stress is None else stress
+        return frame._replace(stress=jnp.asarray(stress, positions.dtype))
 
 
 def make_cases(
@@ -78,7 +96,10 @@ def make_cases(
     """
     check_elements(relaxations, elements)
     structures = [frame for r in relaxations for frame in r.frames[r.start :]]
-    return Cases(spec, systems.plan_layout(structures, spec, skin=skin), skin)
+    move_cells = any(map(changes_cell, relaxations))
+    # A cell that shrinks on the way brings more neighbors into reach than any that is in the data.
+    headroom = 1.4 if move_cells else 1.15
+    return Cases(spec, systems.plan_layout(structures, spec, skin=skin, headroom=headroom), skin, move_cells)
 
 
 def check_elements(relaxations: Sequence[Relaxation], elements: Sequence[int]) -> None:
@@ -103,6 +124,26 @@ def check_elements(relaxations: Sequence[Relaxation], elements: Sequence[int]) -
         )
 
 
+def check_cells(relaxations: Sequence[Relaxation], potential: Potential, adjoint: str) -> None:
+    """Refuse relaxations of the cell where the potential has no stress, or the adjoint looks at fixed points alone.
+
+    Raises:
+        InputError: with the relaxations' names.
+    """
+    moving = [r.name for r in relaxations if changes_cell(r)]
+    if moving and "stress" not in potential.predicts:
+        raise InputError(
+            f"the cell changes in {len(moving)} relaxations ({', '.join(moving[:5])}), and {potential.name} predicts "
+            "no stress: take another --model, or leave them out; `bptt-relax finetune` takes the atoms in their final "
+            "cell with --reading.in-relaxed-cell"
+        )
+    if moving and adjoint.startswith(("implicit", "guided", "frozen")):
+        raise InputError(
+            f"the cell changes in {len(moving)} relaxations ({', '.join(moving[:5])}), and --bptt.adjoint {adjoint} "
+            "differentiates relaxations at fixed cell: take full, first_K or last_K"
+        )
+
+
 @dataclass(frozen=True)
 class Starts:
     """Where unrolls start in training: they decide which basins the gradient sees.
@@ -111,11 +152,13 @@ class Starts:
         from_initial: share that starts at the initial structure.
         from_ionic_step: share that starts at a random ionic step; the rest at the rattled reference structure.
         rattle: range of the standard deviation of the rattle, angstrom.
+        strain: standard deviation of the components of the strain that goes with it where the cell is relaxed too.
     """
 
     from_initial: float
     from_ionic_step: float
     rattle: tuple[float, float]
+    strain: float = 0.0
 
     def draw(self, relaxation: Relaxation, rng: np.random.Generator) -> Structure:
         """One starting structure."""
@@ -126,7 +169,19 @@ class Starts:
             return relaxation.frames[int(rng.integers(relaxation.start, len(relaxation.frames) - 1))]
         noise = rng.normal(scale=rng.uniform(*self.rattle), size=relaxation.relaxed.positions.shape)
         target = relaxation.relaxed
-        return target._replace(positions=target.positions + np.where(target.free, noise, 0.0))
+        rattled = target._replace(positions=target.positions + np.where(target.free, noise, 0.0))
+        return (
+            strained(rattled, rng.normal(scale=self.strain, size=6)) if changes_cell(relaxation) else rattled
+        )
+
+
+def strained(structure: Structure, strain: np.ndarray) -> Structure:
+    """A structure under a strain (6,) in ASE's order xx, yy, zz, yz, xz, xy; axes without periods stay."""
+    xx, yy, zz, yz, xz, xy = strain
+    stretch = np.eye(3) + np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    cell = np.where(structure.pbc[:, None], structure.cell @ stretch, structure.cell)
+    fractional = structure.positions @ np.linalg.inv(structure.cell)
+    return structure._replace(positions=fractional @ cell, cell=cell)
 
 
 def bptt_examples(

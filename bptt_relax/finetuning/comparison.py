@@ -17,7 +17,7 @@ from bptt_relax.finetuning.measure import Measurement, Ruler, summarize
 from bptt_relax.finetuning.programs import Programs
 from bptt_relax.finetuning.session import Session, opened
 from bptt_relax.finetuning.settings import FineTuningSettings, RelaxationSettings
-from bptt_relax.finetuning.stages import Bench, make_rule
+from bptt_relax.finetuning.stages import Bench, make_cell_relaxation, make_rule
 from bptt_relax.potentials import BaseModel, base_model
 from bptt_relax.relax import Theta
 from bptt_relax.report.environment import environment, peak_rss_mb
@@ -89,8 +89,16 @@ class Comparison:
             relaxer = relax.relaxation(
                 self.potential, make_rule(relaxation), force_tolerance=relaxation.force_tolerance
             )
+            cell_relaxer = None
+            if self.cases.move_cells:
+                cell_relaxer = make_cell_relaxation(self.potential, make_rule(relaxation), relaxation)
             self._rulers[key] = Ruler(
-                self.cases, self.corpus.select(measured), self.potential, relaxer, relaxation.test_steps
+                self.cases,
+                self.corpus.select(measured),
+                self.potential,
+                relaxer,
+                relaxation.test_steps,
+                cell_relaxer,
             )
         return self._rulers[key]
 
@@ -174,7 +182,7 @@ class Comparison:
             stages["force_matching"] = matched = self.match_forces(settings, label, corpus)
             start = start._replace(potential=matched.theta.potential)
         session.reporter.begin(f"{label}: BPTT", settings.bptt.epochs * len(bench.train))
-        stage = bench.bptt_stage(settings.bptt, settings.seed, seconds)
+        stage = bench.bptt_stage(settings.bptt, settings.seed, seconds=seconds)
         folder = session.folder / name
         stages["bptt"] = tuned = session.timed("training", lambda: bench.fit(stage, start, folder / "bptt"))
         self.base.save(folder / "bptt.safetensors", tuned.theta.potential)
@@ -213,13 +221,13 @@ class Comparison:
     def _shared_programs(self, settings: FineTuningSettings, corpus: Corpus) -> Programs:
         train = corpus.select(corpus.split.train)
         decisive = settings.model_dump(mode="json", include={"replay", "bptt"})
-        bptt = {"distance", "softening", "force_weight", "anchor_weight"}
+        bptt = {"distance", "softening", "force_weight", "anchor_weight", "cell_weight"}
         key = _digest(
             [
                 settings.relaxation.model_dump(exclude=_DATA | {"test_steps", "force_tolerance"}),
                 repr(choose(settings.bptt.adjoint, settings.relaxation)),
                 {name: decisive["bptt"][name] for name in bptt},
-                settings.force_matching.huber_delta,
+                [settings.force_matching.huber_delta, settings.force_matching.stress_weight],
                 settings.parameters.rank,
                 # What is replayed is other chemistry than that of the training structures.
                 [decisive["replay"], corpus.split.train] if settings.replay.weight else None,

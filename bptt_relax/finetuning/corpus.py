@@ -42,13 +42,14 @@ class Corpus(NamedTuple):
 
 
 def digest(relaxations: Iterable[Relaxation]) -> str:
-    """A sha256 of names, species, cells, positions and forces: two runs with the same one had the same data."""
+    """A sha256 of names, species, cells, positions and labels: two runs with the same one had the same data."""
     found = hashlib.sha256()
     for r in sorted(relaxations, key=lambda r: r.name):
         found.update(r.name.encode())
         for frame in r.frames[r.start :]:
             for values in (frame.species, frame.cell, frame.positions):
                 found.update(np.ascontiguousarray(values).tobytes())
-        if r.forces is not None:
-            found.update(np.ascontiguousarray(r.forces).tobytes())
+        for labels in (r.forces, r.stresses):
+            if labels is not None:
+                found.update(np.ascontiguousarray(labels).tobytes())
     return found.hexdigest()

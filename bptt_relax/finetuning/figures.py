@@ -1,4 +1,4 @@
-"""Figures of the silicon experiment, from saved numbers only."""
+"""Figures of a run, from saved numbers only."""
 
 from pathlib import Path
 
@@ -20,5 +20,10 @@ def draw(folder: Path, results: dict, path: dict, displacements: list[dict]) -> 
     target = folder / "figures"
     figures.save(figures.before_after(results, model), target, "before_after")
     figures.save(figures.learning_curves(read_metrics(folder / workspace.METRICS)), target, "learning_curves")
-    figures.save(figures.displacement_by_distance(displacements), target, "displacement_by_distance")
     figures.save(figures.relaxation_path(path), target, "relaxation_path")
+    entry = results["models"][model]
+    if entry["pretrained"].get("cell"):
+        figures.save(figures.cells(entry.get("free_cell") or entry), target, "cells")
+    else:
+        # Crystals that relax their cell have no defect to be far from.
+        figures.save(figures.displacement_by_distance(displacements), target, "displacement_by_distance")

@@ -7,7 +7,7 @@ from bptt_relax import io
 from bptt_relax.finetuning import corpus, workspace
 from bptt_relax.finetuning.run import run as finetune
 from bptt_relax.finetuning.settings import OwnDataSettings, ReadingSettings
-from bptt_relax.io.checks import CELL_TOLERANCE, cell_change
+from bptt_relax.io.checks import changes_cell
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.outcomes import InputError
 from bptt_relax.potentials import BaseModel
@@ -29,7 +29,8 @@ def run(data: Path | Sequence[Relaxation], settings: OwnDataSettings, base: Base
     # Before reading, which may take long: a folder that can't be used is known at once.
     folder = workspace.choose_folder(settings.out, settings.resume, name)
     relaxations, problems = read(data, settings.reading) if isinstance(data, Path) else (list(data), [])
-    relaxations = in_fixed_cells(relaxations, settings.reading)
+    if settings.reading.in_relaxed_cell:
+        relaxations = [io.at_relaxed_cell(r) if changes_cell(r) else r for r in relaxations]
     parts = io.split(
         relaxations,
         validation=settings.split.validation,
@@ -70,29 +71,3 @@ def read(path: Path, settings: ReadingSettings) -> tuple[list[Relaxation], list[
             io.describe(found.rejected, f"cannot use {path}") + "\nleave them out with --reading.skip-bad"
         )
     return found.relaxations, found.rejected
-
-
-def in_fixed_cells(relaxations: Sequence[Relaxation], settings: ReadingSettings) -> list[Relaxation]:
-    """Relaxations of atoms alone.
-
-    Args:
-        relaxations: any.
-        settings: whether those of the cell are taken as relaxations in the final one.
-
-    Raises:
-        InputError: the cell changes, and may not.
-    """
-    if settings.in_relaxed_cell:
-        relaxations = [io.at_relaxed_cell(r) if _changes_cell(r) else r for r in relaxations]
-    moving = [r.name for r in relaxations if _changes_cell(r)]
-    if moving:
-        raise InputError(
-            f"the cell changes in {len(moving)} relaxations ({', '.join(moving[:5])}): take the atoms in their final "
-            "cell with --reading.in-relaxed-cell, or leave them out"
-        )
-    return list(relaxations)
-
-
-def _changes_cell(relaxation: Relaxation) -> bool:
-    strain, _ = cell_change(relaxation.initial, relaxation.relaxed)
-    return strain > CELL_TOLERANCE

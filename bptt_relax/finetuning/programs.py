@@ -11,18 +11,22 @@ from bptt_relax.adjoints import Adjoint
 from bptt_relax.analysis import Plan, adjoint_name, plan_measured, temporary_bytes
 from bptt_relax.finetuning.differentiation import Differentiation
 from bptt_relax.potentials import Potential
-from bptt_relax.relax import Theta, UpdateRule
+from bptt_relax.relax import Relaxation, Theta, UpdateRule
 from bptt_relax.training import (
     DistanceFn,
     Objective,
     ReplayFrame,
     agreement,
+    by_cell,
     force_matching,
     low_rank,
     relaxed_structure,
     weighted_sum,
 )
 from bptt_relax.unrolling import unroll
+
+CELL_FACTOR = "spacing"
+"""An unroll is short: with ASE's own factor a cell of a hundred atoms would hardly have moved at its end."""
 
 
 class Remedies(NamedTuple):
@@ -56,9 +60,11 @@ class Programs:
         rule: update rule; its hyperparameters are data and may differ between those who share programs.
         differentiation: how relaxations are run and differentiated.
         huber_delta: of force matching, eV/angstrom.
+        stress_weight: of force matching, in frames with a stress.
         anchor: the pretrained model.
         anchor_weight: weight of staying close to its forces.
         distance: from where a relaxation ends to its reference.
+        cell_weight: weight of the strain of the cell in the distance, where it is relaxed too.
         softening: distance below which the loss is quadratic, sqrt(u)*angstrom.
         force_weight: weight of force matching within BPTT.
         remedies: against forgetting.
@@ -68,9 +74,11 @@ class Programs:
     rule: UpdateRule
     differentiation: Differentiation
     huber_delta: float
+    stress_weight: float
     anchor: Theta
     anchor_weight: float
     distance: DistanceFn
+    cell_weight: float
     softening: float
     force_weight: float
     remedies: Remedies = NO_REMEDIES
@@ -83,7 +91,7 @@ class Programs:
 
     @cached_property
     def _forces(self) -> Objective:
-        return force_matching(self.potential, delta=self.huber_delta)
+        return force_matching(self.potential, delta=self.huber_delta, stress_weight=self.stress_weight)
 
     def structure(self, adjoint: Adjoint | None = None) -> Objective:
         """Where relaxations end. Where memory runs out, the next leaner adjoint takes over.
@@ -113,22 +121,32 @@ class Programs:
     def _structures(self) -> dict[Adjoint, Objective]:
         """One for each way to store the steps."""
         how = self.differentiation
-        relaxation = relax.relaxation(self.potential, self.rule, force_tolerance=how.force_tolerance)
+        given, free = relax.relaxation(self.potential, self.rule, force_tolerance=how.force_tolerance), None
+        # An adjoint that looks at fixed points does not know those of a cell.
+        if "stress" in self.potential.predicts and not how.force_tolerance:
+            free = relax.variable_cell_relaxation(self.potential, self.rule, cell_factor=CELL_FACTOR)
         found = {}
         for adjoint in how.adjoints:
-            structure = relaxed_structure(
-                relaxation,
-                unroll(relaxation, how.num_steps, adjoint),
-                self.potential,
-                distance=self.distance,
-                anchor=self.anchor.potential,
-                anchor_weight=self.anchor_weight,
-                softening=self.softening,
-            )
+            structure = self._end(given, adjoint)
+            if free is not None:
+                structure = by_cell(structure, self._end(free, adjoint))
             if self.force_weight:
                 structure = weighted_sum(structure, self._forces, self.force_weight)
             found[adjoint] = structure._replace(label=adjoint_name(adjoint))
         return found
+
+    def _end(self, relaxation: Relaxation, adjoint: Adjoint) -> Objective:
+        """Where this relaxation ends."""
+        return relaxed_structure(
+            relaxation,
+            unroll(relaxation, self.differentiation.num_steps, adjoint),
+            self.potential,
+            distance=self.distance,
+            anchor=self.anchor.potential,
+            anchor_weight=self.anchor_weight,
+            softening=self.softening,
+            cell_weight=self.cell_weight,
+        )
 
     def _with_remedies(self, objective: Objective, replay_weight: float) -> Objective:
         """An objective with replay, and on factors where the rank of updates is limited."""

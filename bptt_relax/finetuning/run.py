@@ -18,7 +18,8 @@ from bptt_relax.finetuning.forgetting import Check
 from bptt_relax.finetuning.measure import Measurement, Ruler, Runs, path_recorder
 from bptt_relax.finetuning.session import Session, opened
 from bptt_relax.finetuning.settings import FineTuningSettings
-from bptt_relax.finetuning.stages import check_step_size, make_rule
+from bptt_relax.finetuning.stages import check_step_size, make_cell_relaxation, make_rule
+from bptt_relax.io.checks import changes_cell
 from bptt_relax.potentials import BaseModel, base_model, trainable
 from bptt_relax.relax import Theta
 from bptt_relax.report.environment import environment, peak_rss_mb
@@ -94,9 +95,11 @@ def check(corpus: Corpus, settings: FineTuningSettings, base: BaseModel) -> None
     """Refuse what can't be tuned, before anything exists.
 
     Raises:
-        InputError: an element the model doesn't cover, or parameters to train that it doesn't have.
+        InputError: an element the model doesn't cover, a cell that it or the adjoint can't relax, or parameters to
+            train that it doesn't have.
     """
     casing.check_elements(corpus.used, base.potential.elements)
+    casing.check_cells(corpus.used, base.potential, settings.bptt.adjoint)
     chosen = settings.parameters
     trainable(base.params, freeze=chosen.freeze, train_only=chosen.train_only)
 
@@ -119,6 +122,12 @@ class _Pipeline:
             f"{len(split.validation)} to validate, {len(split.test)} to test, {len(split.unseen)} of unseen kinds; "
             f"{jax.default_backend()}"
         )
+        self.cell_relaxation = None
+        if moving := sum(map(changes_cell, relaxations)):
+            self.session.reporter.note(
+                f"the cell is relaxed too in {moving} of {len(relaxations)} relaxations"
+            )
+            self.cell_relaxation = make_cell_relaxation(potential, self.rule, settings.relaxation)
         self.cases = casing.make_cases(
             relaxations, potential.graph, settings.relaxation.skin, potential.elements
         )
@@ -128,6 +137,7 @@ class _Pipeline:
             potential,
             self.relaxation,
             settings.relaxation.test_steps,
+            self.cell_relaxation,
         )
         train = corpus.select(split.train)
         programs = make_programs(settings, potential, base.params, self.rule, train)
@@ -270,6 +280,8 @@ class _Pipeline:
         """Follow the relaxation of one test structure: the one whose pretrained error is the median."""
         before = blocks["pretrained"]["delta_q"]["per_structure"]
         name = sorted(before, key=before.get)[len(before) // 2]
-        follow = path_recorder(self.relaxation, self.settings.relaxation.test_steps)
         pair = self.cases.pair(self.corpus.select([name])[0])
+        relaxation = self.relaxation if pair.relaxed_cell is None else self.cell_relaxation
+        assert relaxation is not None
+        follow = path_recorder(relaxation, self.settings.relaxation.test_steps)
         return {"name": name, "stages": {stage: follow(theta, pair) for stage, theta in models.items()}}

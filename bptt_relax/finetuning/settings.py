@@ -39,12 +39,14 @@ class RelaxationSettings(Settings):
     """Largest number of steps of a relaxation that is evaluated."""
     force_tolerance: float = Field(default=0.01, ge=0)
     """A relaxation that is evaluated has converged when no force exceeds this, eV/angstrom."""
+    stress_tolerance: float = Field(default=0.1, ge=0)
+    """And, where the cell is relaxed too, no component of the stress exceeds this, GPa."""
     skin: float = Field(default=2.0, gt=0)
     """Of the neighbor list, angstrom: ample, because a rebuild within an unroll costs more than looking further."""
 
 
 class ForceMatchingSettings(Settings):
-    """Training on the forces of all ionic steps: the control."""
+    """Training on the forces of all ionic steps, and on their stresses where cells are relaxed: the control."""
 
     epochs: int = Field(default=3, ge=0)
     """Passes over all ionic steps at first; more follow until the time is that of BPTT."""
@@ -54,6 +56,8 @@ class ForceMatchingSettings(Settings):
     """Ionic steps per update."""
     huber_delta: float = Field(default=0.1, gt=0)
     """Where the loss turns linear, eV/angstrom."""
+    stress_weight: float = Field(default=1.0, ge=0)
+    """Weight of the stress, as twice the virial per atom, where the data's cells change; 0 matches forces alone."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of a gradient."""
     averaging: float = Field(default=0.9, ge=0, lt=1)
@@ -73,6 +77,8 @@ class BpttSettings(Settings):
     """What is minimized: Delta Q, or the same with every atom of the mean mass."""
     softening: float = Field(default=0.3, ge=0)
     """Distance below which the loss is quadratic, sqrt(u)*angstrom; 0 for the distance itself."""
+    cell_weight: float = Field(default=1.0, ge=0)
+    """Where the cell is relaxed too: weight of its strain, in the units of Delta Q, against that of the positions."""
     averaging: float = Field(default=0.95, ge=0, lt=1)
     """Weight of the past in the moving average of the parameters, the model that is validated and used."""
     start_from: Literal["force_matching", "pretrained"] = "force_matching"
@@ -83,6 +89,8 @@ class BpttSettings(Settings):
     """Share that starts at a random ionic step; the rest starts at the rattled reference structure."""
     rattle: tuple[float, float] = (0.03, 0.1)
     """Range of the standard deviation of the rattle, angstrom."""
+    rattle_strain: float = Field(default=0.02, ge=0)
+    """Standard deviation of the strain that goes with it where the cell is relaxed too."""
     force_weight: float = Field(default=20.0, ge=0)
     """Weight of the force error of random ionic steps, sqrt(u)*angstrom per (eV/angstrom)^2; 0 needs no forces."""
     anchor_weight: float = Field(default=0.0, ge=0)

@@ -6,18 +6,23 @@ from functools import cached_property
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from bptt_relax import relax, trees
-from bptt_relax.analysis import Plan, Stability, hessian_extremes, stability
+from bptt_relax._types import Array, Scalar
+from bptt_relax.analysis import Extremes, Plan, Stability, hessian_extremes, stability
 from bptt_relax.finetuning import cases as casing
 from bptt_relax.finetuning.measure import Ruler
-from bptt_relax.finetuning.programs import Programs
+from bptt_relax.finetuning.programs import CELL_FACTOR, Programs
 from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
+from bptt_relax.io.checks import changes_cell
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.potentials import Potential
+from bptt_relax.relax import Relaxation as Relaxer
 from bptt_relax.relax import Theta, UpdateRule
 from bptt_relax.systems import Pair
 from bptt_relax.training import LabelledFrame, Objective, Stage, StageResult, fine_tuning, fit, low_rank
+from bptt_relax.units import EV_PER_A3_IN_GPA
 
 FRAMES_PER_UNROLL = 4
 """Ionic steps whose forces are matched along with each unroll; they cost a tenth of it."""
@@ -40,6 +45,20 @@ RULES: dict[str, Callable[[RelaxationSettings], UpdateRule]] = {
 }
 
 
+def make_cell_relaxation(
+    potential: Potential, rule: UpdateRule, settings: RelaxationSettings, *, pressure: float = 0.0
+) -> Relaxer:
+    """The relaxation of positions and cell that is evaluated, under an external pressure, eV/angstrom^3."""
+    return relax.variable_cell_relaxation(
+        potential,
+        rule,
+        cell_factor=CELL_FACTOR,
+        scalar_pressure=pressure,
+        force_tolerance=settings.force_tolerance,
+        stress_tolerance=settings.stress_tolerance / EV_PER_A3_IN_GPA,
+    )
+
+
 def check_step_size(potential: Potential, rule: UpdateRule, theta: Theta, pairs: Iterable[Pair]) -> Stability:
     """The step size against the stiffest of the reference structures: beyond its limit gradients explode.
 
@@ -50,10 +69,37 @@ def check_step_size(potential: Potential, rule: UpdateRule, theta: Theta, pairs:
         pairs: whose reference structures are looked at.
     """
     relaxation = relax.relaxation(potential, rule)
-    extremes = jax.jit(
-        lambda pair: hessian_extremes(relaxation, theta, pair.relaxed, pair.system, num_products=12)
-    )
-    return stability(rule, theta.rule, max(float(extremes(pair).largest) for pair in pairs))
+
+    def at_reference(pair: Pair) -> Extremes:
+        cell = pair.system.cell if pair.relaxed_cell is None else pair.relaxed_cell
+        system = pair.system._replace(cell=cell)
+        return hessian_extremes(relaxation, theta, pair.relaxed, system, num_products=12)
+
+    extremes, pairs = jax.jit(at_reference), list(pairs)
+    largest = max(float(extremes(pair).largest) for pair in pairs)
+    if not largest > 0:
+        # Crystals of one atom: there is nothing but the cell, which elsewhere is softer than what binds the atoms.
+        of_cell = jax.jit(lambda pair: _cell_curvature(relaxation, theta, pair))
+        largest = max(float(of_cell(pair)) for pair in pairs)
+    return stability(rule, theta.rule, largest)
+
+
+def _cell_curvature(relaxation: Relaxer, theta: Theta, pair: Pair) -> Scalar:
+    """Largest curvature of the energy along the deformation of the reference's cell, eV/angstrom^2.
+
+    Of the atoms as they move with it, in the coordinates of the relaxation (`CELL_FACTOR`): C (V/n)^(1/3), for n atoms
+    and elastic constants C.
+    """
+    cell = pair.system.cell if pair.relaxed_cell is None else pair.relaxed_cell
+
+    def energy(L: Array) -> Scalar:
+        F = jnp.eye(3, dtype=L.dtype) + L + 0.5 * L @ L
+        return relaxation.evaluate(theta, pair.relaxed @ F.T, cell @ F.T, pair.system).energy
+
+    second = jax.hessian(energy)(jnp.zeros((3, 3), cell.dtype)).reshape(9, 9)
+    atoms = jnp.sum(pair.system.mask)
+    spacing = jnp.cbrt(jnp.abs(jnp.linalg.det(cell)) / atoms)
+    return jnp.linalg.eigvalsh(second)[-1] / (atoms * spacing**2)
 
 
 @dataclass
@@ -90,8 +136,8 @@ class Bench:
         """How BPTT stores its steps within the budget; None without a budget."""
         if self.memory_budget is None:
             return None
-        # One layout serves all structures, so any example is as large as the largest.
-        example = self.cases.pair(self.train[0])
+        # One layout serves all structures, so any example is as large as the largest, but a free cell needs more.
+        example = self.cases.pair(next(filter(changes_cell, self.train), self.train[0]))
         if self.programs.force_weight:
             batch = trees.stack([frame for _, frame in self.train_frames[:1] * FRAMES_PER_UNROLL])
             example = (example, batch)
@@ -128,7 +174,9 @@ class Bench:
         result = fit(
             stage,
             theta,
-            lambda theta: self.ruler.delta_q(ordinary(theta), self.validation),
+            lambda theta: self.ruler.distance(
+                ordinary(theta), self.validation, cell_weight=self.programs.cell_weight
+            ),
             folder,
             on_event=self.on_event,
             should_stop=self.should_stop,
@@ -188,7 +236,9 @@ class Bench:
         chosen = self._trains(self.trainable)
         if not self.learn_potential:
             chosen = chosen._replace(potential=jax.tree.map(lambda _: False, chosen.potential))
-        starts = casing.Starts(settings.from_initial, settings.from_ionic_step, settings.rattle)
+        starts = casing.Starts(
+            settings.from_initial, settings.from_ionic_step, settings.rattle, settings.rattle_strain
+        )
         optimizer = fine_tuning(
             settings.learning_rate,
             trainable=chosen,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from bptt_relax.finetuning.measure import Runs
-from bptt_relax.io import write_relaxations
+from bptt_relax.io import geometry, write_relaxations
 from bptt_relax.io.relaxations import Relaxation
 
 
@@ -16,7 +16,8 @@ def write(relaxations: Sequence[Relaxation], runs: Runs, folder: Path) -> None:
         ends = []
         for r in relaxations:
             m = measured[-1][r.name]
-            relaxed = r.relaxed._replace(positions=m.relaxed.positions)
+            cell = r.relaxed.cell if m.relaxed.cell is None else m.relaxed.cell
+            relaxed = r.relaxed._replace(positions=m.relaxed.positions, cell=cell)
             ends.append(Relaxation(r.name, r.group, r.kind, (relaxed,), converged=m.relaxed.converged))
         write_relaxations(folder / f"{stage}.extxyz", ends)
 
@@ -28,11 +29,11 @@ def displacements(relaxations: Sequence[Relaxation], runs: Runs) -> list[dict]:
         entry = {
             "name": r.name,
             "distance": distance_from_defect(r).tolist(),
-            "reference": _deviation(r.initial.positions, r).tolist(),
+            "reference": _deviation(r.initial.positions, r.initial.cell, r).tolist(),
         }
         for stage, measured in runs.items():
-            ends = [run[r.name].relaxed.positions for run in measured]
-            entry[stage] = np.mean([_deviation(end, r) for end in ends], axis=0).tolist()
+            ends = [run[r.name].relaxed for run in measured]
+            entry[stage] = np.mean([_deviation(e.positions, e.cell, r) for e in ends], axis=0).tolist()
         entries.append(entry)
     return entries
 
@@ -49,7 +50,7 @@ def offset_from_defect(relaxation: Relaxation) -> np.ndarray:
     squared displacement, built around the atom that moved furthest.
     """
     relaxed, cell = relaxation.relaxed, relaxation.relaxed.cell
-    moved = relaxed.positions - relaxation.initial.positions
+    moved = geometry.displacement(relaxation.initial, relaxation.relaxed, minimum_image=False)
     weight = np.sum((moved - moved.mean(axis=0)) ** 2, axis=1)
     around = relaxed.positions - relaxed.positions[weight.argmax()]
     around = around - np.rint(around @ np.linalg.inv(cell)) @ cell
@@ -57,8 +58,11 @@ def offset_from_defect(relaxation: Relaxation) -> np.ndarray:
     return offset - np.rint(offset @ np.linalg.inv(cell)) @ cell
 
 
-def _deviation(positions: np.ndarray, relaxation: Relaxation) -> np.ndarray:
+def _deviation(positions: np.ndarray, own_cell: np.ndarray | None, relaxation: Relaxation) -> np.ndarray:
+    """Distance of each atom from its place in the reference, in the reference's cell."""
     cell = relaxation.relaxed.cell
+    if own_cell is not None:
+        positions = positions @ np.linalg.solve(own_cell, cell)
     d = positions - relaxation.relaxed.positions
     d = d - np.rint(d @ np.linalg.inv(cell)) @ cell
     return np.linalg.norm(d - d.mean(axis=0), axis=1)

@@ -244,6 +244,11 @@ def cell_change(initial: Structure, relaxed: Structure) -> tuple[float, float]:
     return float(np.abs(stretches - 1).max()), angle
 
 
+def changes_cell(relaxation: Relaxation) -> bool:
+    """Whether the reference relaxed the cell, too."""
+    return cell_change(relaxation.initial, relaxation.relaxed)[0] > CELL_TOLERANCE
+
+
 def largest_jump(r: Relaxation) -> float:
     """Largest displacement of an atom between consecutive frames, angstrom.
 

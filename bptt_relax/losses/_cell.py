@@ -4,9 +4,13 @@ Both cells must be described by the same choice of lattice vectors, in the same 
 not matter. All values are zero for equal cells, and so are their gradients there.
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 
 from bptt_relax._types import Array, Cell, Positions, Scalar
+from bptt_relax.losses._displacement import delta_q
+from bptt_relax.systems import System
 from bptt_relax.trees import safe_norm, safe_sqrt
 
 
@@ -87,3 +91,72 @@ def carry(positions: Positions, cell: Cell, target: Cell) -> Positions:
         (N, 3) angstrom.
     """
     return positions @ jnp.linalg.solve(cell, target)
+
+
+def delta_q_in_cell(
+    positions: Positions, cell: Cell, reference: Positions, reference_cell: Cell, system: System
+) -> Scalar:
+    """Delta Q with the difference of the cells taken out: both structures in the reference's cell (`carry`).
+
+    Args:
+        positions: (N, 3) angstrom.
+        cell: (3, 3) angstrom, full rank, that the positions belong to.
+        reference: (N, 3) angstrom.
+        reference_cell: (3, 3) angstrom, full rank, that the reference belongs to.
+        system: pbc, masses, masks; its own cell is not used.
+
+    Returns:
+        () sqrt(u) * angstrom.
+    """
+    return structure_distance(positions, cell, reference, reference_cell, system, cell_weight=0.0)
+
+
+def cell_delta_q(cell: Cell, reference: Cell, system: System) -> Scalar:
+    """Size of the strain between two cells in the units of Delta Q: sqrt(M) (V* / n)^(1/3) |E|.
+
+    M is the mass of the n atoms, V* the reference's volume and |E| `cell_strain`: as if every atom were out of place
+    by the strain times the distance to its neighbors. In a supercell it grows as Delta Q does.
+
+    Args:
+        cell: (3, 3) angstrom, full rank.
+        reference: (3, 3) angstrom, full rank.
+        system: masses, mask.
+
+    Returns:
+        () sqrt(u) * angstrom.
+    """
+    atoms = jnp.maximum(jnp.sum(system.mask), 1)
+    spacing = jnp.cbrt(jnp.abs(jnp.linalg.det(reference)) / atoms)
+    return jnp.sqrt(jnp.sum(system.masses)) * spacing * cell_strain(cell, reference)
+
+
+def structure_distance(
+    positions: Positions,
+    cell: Cell,
+    reference: Positions,
+    reference_cell: Cell,
+    system: System,
+    *,
+    cell_weight: float = 1.0,
+    distance: Callable[[Positions, Positions, System], Scalar] = delta_q,
+) -> Scalar:
+    """Distance of two structures in positions and cell: sqrt(Delta Q^2 + (w Delta Q_cell)^2).
+
+    The first is that of the positions in the reference's cell (`carry`), the second `cell_delta_q`.
+
+    Args:
+        positions: (N, 3) angstrom.
+        cell: (3, 3) angstrom.
+        reference: (N, 3) angstrom.
+        reference_cell: (3, 3) angstrom.
+        system: pbc, masses, masks.
+        cell_weight: w.
+        distance: of positions in one cell, where not Delta Q.
+
+    Returns:
+        () sqrt(u) * angstrom; its gradient at zero distance is zero.
+    """
+    carried = carry(positions, cell, reference_cell)
+    of_atoms = distance(carried, reference, system._replace(cell=reference_cell))
+    of_cell = cell_weight * cell_delta_q(cell, reference_cell, system)
+    return safe_norm(jnp.stack([of_atoms, of_cell]))

@@ -11,7 +11,7 @@ Frechet derivative of the matrix exponential. The rule sees three more rows: y, 
 energy in every mode, so that fixed points are minima and gradients those of the relaxation.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,7 @@ def variable_cell_relaxation(
     *,
     strain: Strain = "full",
     scalar_pressure: float = 0.0,
-    cell_factor: float | None = None,
+    cell_factor: float | Literal["spacing"] | None = None,
     force_tolerance: float = 0.0,
     stress_tolerance: float = 0.0,
     step_tolerance: float = 0.0,
@@ -91,7 +91,9 @@ def variable_cell_relaxation(
         scalar_pressure: external pressure, eV/angstrom^3 (1 GPa is 1 / `units.EV_PER_A3_IN_GPA`). The energy in the
             state is the potential's, without pV.
         cell_factor: c, by which L is scaled to compare with positions; the number of atoms when not given, as in ASE
-            (``exp_cell_factor``). A smaller one makes the cell move faster.
+            (``exp_cell_factor``), which slows large cells down. A smaller one makes the cell move faster. "spacing"
+            is sqrt(n) (V/n)^(1/3) angstrom, with the volume V of the start: cells of any size are then about as stiff
+            as their atoms, c^-2 V C = (V/n)^(1/3) C for an elastic constant C.
         force_tolerance: stop, before moving, once the largest force is below this, eV/angstrom, and
         stress_tolerance: the largest component of the stress below this, eV/angstrom^3; if either is 0 never.
         step_tolerance: stop, after moving, once the Euclidean norm of a displacement of all rows is below this,
@@ -108,8 +110,8 @@ def variable_cell_relaxation(
     check_tolerances(
         force_tolerance=force_tolerance, stress_tolerance=stress_tolerance, step_tolerance=step_tolerance
     )
-    if cell_factor is not None and not cell_factor > 0:
-        raise ValueError(f"cell_factor must be positive, got {cell_factor}")
+    if not (cell_factor in (None, "spacing") or (not isinstance(cell_factor, str) and cell_factor > 0)):
+        raise ValueError(f'cell_factor must be positive or "spacing", got {cell_factor!r}')
     project = projection(strain)
 
     def init(theta, positions, system) -> RelaxState:
@@ -128,7 +130,7 @@ def variable_cell_relaxation(
         everything = system._replace(free=jnp.broadcast_to(system.mask[:, None], system.free.shape))
         here = evaluate(theta, state.positions, state.cell, everything)
         span = periodic_span(cell_state.reference, system.pbc)
-        scale = _scale(cell_factor, system, state.positions.dtype)
+        scale = _scale(cell_factor, system, cell_state.reference)
         deformed = _deformed(state, here, system, scale, lambda L: project(L, span), scalar_pressure)
 
         rows = with_cell_rows(system)
@@ -181,10 +183,13 @@ def with_cell_rows(system: System) -> System:
     )
 
 
-def _scale(cell_factor: float | None, system: System, dtype: jnp.dtype) -> Scalar:
-    if cell_factor is not None:
-        return jnp.asarray(cell_factor, dtype)
-    return jnp.maximum(jnp.sum(system.mask), 1).astype(dtype)
+def _scale(cell_factor: float | Literal["spacing"] | None, system: System, reference: Cell) -> Scalar:
+    atoms = jnp.maximum(jnp.sum(system.mask), 1).astype(reference.dtype)
+    if cell_factor is None:
+        return atoms
+    if cell_factor == "spacing":
+        return jnp.sqrt(atoms) * jnp.cbrt(jnp.abs(jnp.linalg.det(reference)) / atoms)
+    return jnp.asarray(cell_factor, reference.dtype)
 
 
 def _deformed(

@@ -87,9 +87,13 @@ def _identity(base: dict[str, Any], results: dict[str, Any], stage: str, seed: i
 
 
 def _limits(results: dict[str, Any], base: dict[str, Any], stage: str) -> Iterator[str]:
+    (entry,) = results["models"].values()
+    blocks = (entry, entry.get("unseen") or {})
+    cells = any((block.get(stage) or {}).get("cell") for block in blocks)
     yield (
-        "For relaxing structures like those it was trained on, with the cell fixed, at the level of theory of their "
-        "reference calculations. Energies were not trained: compare them with those of no other model."
+        f"For relaxing structures like those it was trained on, {'cell included' if cells else 'with the cell fixed'}, "
+        "at the level of theory of their reference calculations. Energies were not trained: compare them with those of "
+        "no other model."
     )
     found = _stages(results).get(stage)
     if found is None:
@@ -106,7 +110,6 @@ def _limits(results: dict[str, Any], base: dict[str, Any], stage: str) -> Iterat
         f"The base model {covers} ({functional}); what was not among the training data is at best as good as it was "
         "there."
     )
-    (entry,) = results["models"].values()
     if not entry.get("unseen"):
         yield "No kind of structure was held out entirely: how it does on new kinds is not known."
     yield "Relaxations end in some minimum of this model; whether it is the reference's is what the table below counts."

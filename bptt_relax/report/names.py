@@ -57,10 +57,11 @@ def readable(name: str) -> str:
     if defect:
         level, kind, seed = defect.groups()
         return f"{readable_kind(kind)} s{seed}{_LEVELS[level]}"
-    crystal = re.fullmatch(r"x_(\w+?)_(vcrelax|relax)_s(\d+)", name)
+    crystal = re.fullmatch(r"x_(\w+?)_(vcrelax|relax|atoms)_s(\d+)", name)
     if crystal:
         formula, mode, seed = crystal.groups()
-        return f"{formula} s{seed}{', free cell' if mode == 'vcrelax' else ''}"
+        cell = {"vcrelax": ", free cell", "atoms": ", relaxed cell"}.get(mode, "")
+        return f"{formula} s{seed}{cell}"
     return name
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from bptt_relax.report import forgetting
 from bptt_relax.report.names import STAGES, readable, stage_label, to_ascii
+from bptt_relax.units import EV_PER_A3_IN_GPA
 
 Block = dict[str, Any]
 
@@ -31,13 +32,23 @@ COLUMNS = (
     Column("geometric\nmean", lambda b: _dig(b, "delta_q", "geometric_mean"), lambda x: f"{x:.3f}"),
     Column("same\nbasin", lambda b: _dig(b, "basin_fraction"), lambda x: f"{x:.0%}", lower_is_better=False),
     Column("converged", lambda b: _dig(b, "converged_fraction"), lambda x: f"{x:.0%}", lower_is_better=False),
+    Column("volume\nerror", lambda b: _dig(b, "cell", "volume_error", "mean"), lambda x: f"{x:.2%}"),
+    Column("strain", lambda b: _dig(b, "cell", "strain", "mean"), lambda x: f"{x:.2%}"),
     Column("force\nMAE", lambda b: _dig(b, "force_mae"), lambda x: f"{1000 * x:.0f}"),
     Column("max force\nat DFT", lambda b: _dig(b, "fmax_at_dft"), lambda x: f"{1000 * x:.0f}"),
+    Column("stress\nMAE", lambda b: _dig(b, "stress_mae"), lambda x: f"{EV_PER_A3_IN_GPA * x:.2f}"),
 )
+OF_CELLS = ("volume\nerror", "strain", "stress\nMAE")
+"""Columns that are left out where no cell was relaxed."""
+NOT_OF_CELLS = ("geometric\nmean", "max force\nat DFT")
+"""Columns that make room for them."""
 
 CAPTION = (
     "ΔQ: mass-weighted distance to the DFT structure, √u·Å. Same basin: no atom ends further than 0.25 Å from its "
     "DFT position. Forces in meV/Å."
+)
+CAPTION_OF_CELLS = (
+    "ΔQ is that in the DFT cell where the cell was relaxed too. Strain: from the DFT cell. Stress in GPa."
 )
 
 
@@ -139,6 +150,9 @@ def _grids(results: dict[str, Any]) -> Iterator[Grid]:
     for model, entry in results.get("models", {}).items():
         unseen = entry.get("unseen") or {}
         yield stage_grid(f"{model}: {_counted(entry, 'test structure')}", entry, CAPTION)
+        for key, what in (("free_cell", "with a free cell"), ("given_cell", "in a given cell")):
+            if entry.get(key):
+                yield stage_grid(f"{model}: {_counted(entry[key], 'test structure')} {what}", entry[key])
         if any(stage in unseen for stage in STAGES):
             yield stage_grid(f"{model}: {_counted(unseen, 'structure')} of kinds never trained on", unseen)
         yield _structure_grid(f"{model}: ΔQ of every structure", entry, unseen)
@@ -170,19 +184,23 @@ def stage_grid(title: str, block: Block, caption: str | None = None) -> Grid:
         caption: under it, beside the change in words.
     """
     stages = [stage for stage in STAGES if block.get(stage)]
-    values = {stage: [_number(column.get(block[stage])) for column in COLUMNS] for stage in stages}
+    of_cells = any(block[stage].get("cell") for stage in stages)
+    left_out = NOT_OF_CELLS if of_cells else OF_CELLS
+    columns = [column for column in COLUMNS if column.heading not in left_out]
+    values = {stage: [_number(column.get(block[stage])) for column in columns] for stage in stages}
     best = [
         _best((values[stage][i] for stage in stages), column.lower_is_better)
-        for i, column in enumerate(COLUMNS)
+        for i, column in enumerate(columns)
     ]
     rows = []
     for stage in stages:
         cells = [(stage_label(stage), False)]
-        for column, value, top in zip(COLUMNS, values[stage], best, strict=True):
+        for column, value, top in zip(columns, values[stage], best, strict=True):
             cells.append(("–", False) if value is None else (column.form(value), value == top))
         rows.append(tuple(cells))
-    notes = tuple(text for text in (summary(block), caption) if text)
-    return Grid(title, ("", *(column.heading for column in COLUMNS)), tuple(rows), notes)
+    told = f"{caption} {CAPTION_OF_CELLS}" if caption and of_cells else caption
+    notes = tuple(text for text in (summary(block), told) if text)
+    return Grid(title, ("", *(column.heading for column in columns)), tuple(rows), notes)
 
 
 def _structure_grid(title: str, test: Block, unseen: Block) -> Grid:

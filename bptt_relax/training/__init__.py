@@ -2,11 +2,12 @@
 
 from bptt_relax.training.augmentation import Rotations, draw_rotations, rotate
 from bptt_relax.training.checkpoints import Checkpoints
-from bptt_relax.training.evaluation import Relaxed, make_force_error, make_relaxer
+from bptt_relax.training.evaluation import FrameErrors, Relaxed, make_frame_errors, make_relaxer
 from bptt_relax.training.loop import Example, Interrupted, Progress, Stage, StageResult, fit
 from bptt_relax.training.objectives import (
     DistanceFn,
     LabelledFrame,
+    by_cell,
     force_matching,
     relaxed_structure,
     weighted_sum,
@@ -19,6 +20,7 @@ __all__ = [
     "Checkpoints",
     "DistanceFn",
     "Example",
+    "FrameErrors",
     "Interrupted",
     "LabelledFrame",
     "Objective",
@@ -31,12 +33,13 @@ __all__ = [
     "StepReport",
     "TrainState",
     "agreement",
+    "by_cell",
     "draw_rotations",
     "fine_tuning",
     "fit",
     "force_matching",
     "init_state",
-    "make_force_error",
+    "make_frame_errors",
     "make_relaxer",
     "make_train_step",
     "record",

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bptt_relax import losses, neighbors
+from bptt_relax._types import Scalar
 from bptt_relax.batches import Bucket, relax_many
 from bptt_relax.neighbors import GraphSpec
 from bptt_relax.potentials import Potential
@@ -33,6 +34,11 @@ class Relaxed:
         max_force: at the end, eV/angstrom, by the model.
         outcome: `outcomes.Outcome`.
         positions: (n, 3) angstrom.
+        cell: (3, 3) angstrom, where it was relaxed too; None where it was given, like all that follows. Delta Q and
+            what is like it are then measured in the reference's cell (`losses.carry`).
+        volume_change: V / V* - 1.
+        cell_strain: `losses.cell_strain`.
+        cell_delta_q: `losses.cell_delta_q`, sqrt(u) * angstrom.
     """
 
     delta_q: float
@@ -43,6 +49,14 @@ class Relaxed:
     max_force: float
     outcome: int
     positions: np.ndarray
+    cell: np.ndarray | None = None
+    volume_change: float | None = None
+    cell_strain: float | None = None
+    cell_delta_q: float | None = None
+
+    def distance(self, cell_weight: float = 1.0) -> float:
+        """Delta Q, together with that of the cell where it was relaxed (`losses.structure_distance`)."""
+        return float(np.hypot(self.delta_q, cell_weight * (self.cell_delta_q or 0.0)))
 
     @property
     def same_basin(self) -> bool:
@@ -81,9 +95,23 @@ def make_relaxer(
     relax_all = relax_many(relaxation, spec, num_steps, skin=skin)
 
     @jax.jit
-    def measure(positions, pair: Pair):
-        arguments = (positions, pair.relaxed, pair.system)
-        return losses.delta_q(*arguments), losses.rmsd(*arguments), losses.max_displacement(*arguments)
+    def measure(positions, cell, pair: Pair):
+        system, of_cell = pair.system, {}
+        if pair.relaxed_cell is not None:
+            positions = losses.carry(positions, cell, pair.relaxed_cell)
+            of_cell = {
+                "volume_change": jnp.abs(jnp.linalg.det(cell) / jnp.linalg.det(pair.relaxed_cell)) - 1.0,
+                "cell_strain": losses.cell_strain(cell, pair.relaxed_cell),
+                "cell_delta_q": losses.cell_delta_q(cell, pair.relaxed_cell, system),
+            }
+            system = system._replace(cell=pair.relaxed_cell)
+        arguments = (positions, pair.relaxed, system)
+        of_atoms = {
+            "delta_q": losses.delta_q(*arguments),
+            "rmsd": losses.rmsd(*arguments),
+            "max_displacement": losses.max_displacement(*arguments),
+        }
+        return of_atoms | of_cell
 
     def relax(theta, starts, pairs):
         bucket = Bucket(layout, tuple(range(len(starts))), work=1.0, padded=1.0)
@@ -91,38 +119,57 @@ def make_relaxer(
             pair, positions = pairs[final.index], final.structure.positions
             padding = pair.relaxed.shape[0] - len(positions)
             padded = jnp.asarray(np.pad(positions, ((0, padding), (0, 0))), pair.relaxed.dtype)
-            delta_q, rmsd, furthest = measure(padded, pair)
+            cell = jnp.asarray(final.structure.cell, padded.dtype)
+            found = {key: float(value) for key, value in measure(padded, cell, pair).items()}
             yield (
                 final.index,
                 Relaxed(
-                    delta_q=float(delta_q),
-                    rmsd=float(rmsd),
-                    max_displacement=float(furthest),
+                    **found,
                     converged=final.converged,
                     steps=final.steps,
                     max_force=final.max_force,
                     outcome=int(final.outcome),
                     positions=positions,
+                    cell=None if pair.relaxed_cell is None else final.structure.cell,
                 ),
             )
 
     return relax
 
 
-ForceErrorFn = Callable[[Theta, LabelledFrame], tuple[float, float]]
+class FrameErrors(NamedTuple):
+    """A model on one labelled frame.
+
+    Attributes:
+        force_mae: eV/angstrom.
+        max_force: that the model predicts, eV/angstrom.
+        energy: that the model predicts, eV; NaN where it predicts none.
+        stress_mae: eV/angstrom^3; NaN where reference or model have none, like the last.
+        pressure: that the model predicts, eV/angstrom^3.
+    """
+
+    force_mae: float
+    max_force: float
+    energy: float
+    stress_mae: float
+    pressure: float
 
 
-def make_force_error(potential: Potential) -> ForceErrorFn:
-    """Build a function: mean absolute force error and largest predicted force of one labelled frame, eV/angstrom."""
+FrameErrorsFn = Callable[[Theta, LabelledFrame], FrameErrors]
+
+
+def make_frame_errors(potential: Potential) -> FrameErrorsFn:
+    """Build a function that asks a model about one labelled frame."""
 
     @jax.jit
-    def errors(theta: Theta, frame: LabelledFrame):
+    def errors(theta: Theta, frame: LabelledFrame) -> tuple[Scalar, ...]:
         graph = neighbors.refresh(frame.system.candidates, frame.positions, frame.system.cell)
-        forces = potential.apply(theta.potential, frame.positions, frame.system, graph).forces
-        return losses.force_mae(forces, frame.forces, frame.system), losses.max_force(forces, frame.system)
+        here = potential.apply(theta.potential, frame.positions, frame.system, graph)
+        of_stress = pressure = unknown = jnp.full((), jnp.nan)
+        if frame.stress is not None and here.stress is not None:
+            of_stress, pressure = losses.stress_mae(here.stress, frame.stress), -jnp.trace(here.stress) / 3.0
+        energy = unknown if here.energy is None else here.energy
+        of_forces = losses.force_mae(here.forces, frame.forces, frame.system)
+        return of_forces, losses.max_force(here.forces, frame.system), energy, of_stress, pressure
 
-    def evaluate(theta: Theta, frame: LabelledFrame) -> tuple[float, float]:
-        error, largest = errors(theta, frame)
-        return float(error), float(largest)
-
-    return evaluate
+    return lambda theta, frame: FrameErrors(*map(float, errors(theta, frame)))

@@ -142,7 +142,8 @@ def fit(
             number = progress.epoch * 100_000 + progress.cursor + (50_000 if progress.finished else 0)
             checkpoints.save(number, (state, best), vars(progress).copy())
 
-        unapplied, compiled = 0, False
+        # Each form of an example, as a given and a free cell, has a program of its own, compiled when it first comes.
+        unapplied, compiled = 0, set()
         while progress.epoch < stage.epochs and progress.seconds < stage.seconds:
             losses = []
             for index, example in enumerate(stage.examples(progress.epoch)):
@@ -151,8 +152,9 @@ def fit(
                 start = time.perf_counter()
                 (state, report), objective = _within_memory(stage, objective, state, example, on_event)
                 took = time.perf_counter() - start
-                progress.seconds += took if compiled else 0.0
-                compiled = True
+                form = jax.tree.structure(example.data)
+                progress.seconds += took if form in compiled else 0.0
+                compiled.add(form)
                 progress.cursor = index + 1
                 if bool(report.applied):
                     unapplied = 0

@@ -26,9 +26,6 @@ VOLUMES = (0.91, 0.97, 1.03, 1.09)
 """In units of the measured one."""
 SEPARATIONS = (0.55, 0.75, 0.95)
 """Of pairs, in units of the sum of the covalent radii."""
-PER_ATOM = 2.0
-"""1/angstrom. Makes energies and virials per atom count like forces: of a universal potential the first are known to
-about 0.03 eV, the last to about 0.07 eV/angstrom."""
 
 
 class ReplayFrame(NamedTuple):
@@ -89,12 +86,9 @@ def agreement(potential: Potential, *, delta: float = 0.1) -> Objective:
         total = losses.force_huber(here.forces, frame.forces, frame.system, delta=delta)
         if here.energy is not None and frame.energy is not None:
             count = jnp.maximum(jnp.sum(frame.system.mask), 1)
-            total = total + _huber(PER_ATOM * (here.energy - frame.energy) / count, delta)
+            total = total + losses.huber(losses.PER_ATOM * (here.energy - frame.energy) / count, delta)
             if here.stress is not None and frame.stress is not None:
-                volume = jnp.abs(jnp.linalg.det(frame.system.cell))
-                virial = PER_ATOM * (here.stress - frame.stress) * volume / count
-                # The completed cell of a pair has a volume but no meaning.
-                total = total + jnp.where(jnp.all(frame.system.pbc), jnp.mean(_huber(virial, delta)), 0.0)
+                total = total + losses.virial_huber(here.stress, frame.stress, frame.system, delta=delta)
         return total, overflow
 
     def loss(theta: Theta, batch: ReplayFrame) -> tuple[Array, Array]:
@@ -110,9 +104,3 @@ def _predict(
 ) -> tuple[Prediction, Array]:
     graph = neighbors.refresh(system.candidates, positions, system.cell)
     return potential.apply(params, positions, system, graph), graph.overflow
-
-
-def _huber(error: Array, delta: float) -> Array:
-    size = jnp.abs(error)
-    quadratic = jnp.minimum(size, delta)
-    return quadratic * (size - 0.5 * quadratic)

@@ -34,6 +34,7 @@ def test_readme():
 def test_composing_steps(capsys):
     namespace = run_examples("docs/composing-steps.md")
     assert float(namespace["value"]) > 0
+    assert 0 < namespace["distance"] < 1
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 5 + 1 + 4
     assert printed[5].startswith("4 structures in ")

@@ -26,6 +26,11 @@ def test_a_cell_that_changes_is_refused_or_taken_at_its_end(files):
     with pytest.raises(InputError, match=r"si2_vcrelax.*: cell changes by .*%, .*at_relaxed_cell"):
         to_pairs([r], SPEC)
     fixed = at_relaxed_cell(r)
+    for free, one in ((True, r), (False, fixed)):
+        (pair,) = to_pairs([one], SPEC, free_cells=True)
+        assert (pair.relaxed_cell is not None) == free
+        np.testing.assert_allclose(pair.system.cell, one.initial.cell)
+        np.testing.assert_allclose(pair.relaxed_cell if free else pair.system.cell, r.relaxed.cell)
     (pair,) = to_pairs([fixed], SPEC)
     np.testing.assert_allclose(pair.system.cell, r.relaxed.cell)
     inverse = np.linalg.inv

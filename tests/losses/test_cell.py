@@ -77,19 +77,23 @@ def test_carried_positions_keep_their_fractional_coordinates():
     np.testing.assert_allclose(carried, fractional @ REFERENCE, atol=1e-13)
 
 
+def system_of(atoms, cell=REFERENCE):
+    return systems.System(
+        species=jnp.full(atoms, 14),
+        masses=jnp.full(atoms, 28.0),
+        cell=cell,
+        pbc=jnp.ones(3, bool),
+        mask=jnp.ones(atoms, bool),
+        free=jnp.ones((atoms, 3), bool),
+    )
+
+
 def test_a_turned_and_strained_structure_is_at_no_distance():
     """Delta Q between structures that differ by their cells only."""
     fractional = np.random.default_rng(4).uniform(size=(4, 3))
     rotation, _ = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))
     cell = strained(4) @ rotation
-    system = systems.System(
-        species=jnp.full(4, 14),
-        masses=jnp.full(4, 28.0),
-        cell=REFERENCE,
-        pbc=jnp.ones(3, bool),
-        mask=jnp.ones(4, bool),
-        free=jnp.ones((4, 3), bool),
-    )
+    system = system_of(4)
     reference, positions = (
         jnp.asarray(fractional @ REFERENCE),
         jnp.asarray((fractional + np.array([[1, 0, -2]])) @ cell),
@@ -97,3 +101,38 @@ def test_a_turned_and_strained_structure_is_at_no_distance():
     carried = losses.carry(positions, cell, REFERENCE)
     np.testing.assert_allclose(losses.delta_q(carried, reference, system), 0, atol=1e-12)
     assert losses.delta_q(positions, reference, system) > 1
+    # Whatever cell the system has: that of the start, in a relaxation.
+    there = (positions, cell, reference, REFERENCE, system_of(4, cell=cell))
+    np.testing.assert_allclose(losses.delta_q_in_cell(*there), 0, atol=1e-12)
+    of_cell = losses.cell_delta_q(cell, REFERENCE, system)
+    np.testing.assert_allclose(losses.structure_distance(*there, cell_weight=3.0), 3.0 * of_cell, rtol=1e-12)
+
+
+def test_strain_in_the_units_of_delta_q():
+    """A stretch by 1% along x: 1.005% of strain, times the distance between atoms, times the root of their mass."""
+    box = 3.0 * jnp.eye(3)
+    stretched = box @ jnp.diag(jnp.array([1.01, 1.0, 1.0]))
+    found = losses.cell_delta_q(stretched, box, system_of(1))
+    np.testing.assert_allclose(found, 0.5 * (1.01**2 - 1) * 3.0 * 28**0.5, rtol=1e-10)
+    # A supercell of eight has twice the edges and the same strain: as far, per root of the number of atoms.
+    eight = losses.cell_delta_q(2 * stretched, 2 * box, system_of(8))
+    np.testing.assert_allclose(eight, 8**0.5 * found, rtol=1e-10)
+
+
+@pytest.mark.parametrize("cell_weight", [0.0, 0.7])
+def test_gradient_of_the_distance_of_structures(cell_weight):
+    rng = np.random.default_rng(6)
+    reference = jnp.asarray(rng.uniform(size=(4, 3)) @ REFERENCE)
+    start = (losses.carry(reference, REFERENCE, strained(6)) + 0.1 * rng.normal(size=(4, 3)), strained(6))
+
+    def distance(x):
+        return losses.structure_distance(*x, reference, REFERENCE, system_of(4), cell_weight=cell_weight)
+
+    gradient = jax.grad(distance)(start)
+    direction, h = (rng.normal(size=(4, 3)), rng.normal(size=(3, 3))), 1e-6
+    ahead, behind = (tuple(x + s * d for x, d in zip(start, direction, strict=True)) for s in (h, -h))
+    slope = (distance(ahead) - distance(behind)) / (2 * h)
+    along = sum(jnp.sum(g * d) for g, d in zip(gradient, direction, strict=True))
+    np.testing.assert_allclose(along, slope, rtol=1e-7)
+    there = jax.grad(distance)((reference, REFERENCE))
+    assert all(np.all(np.isfinite(leaf)) for leaf in there)

@@ -94,3 +94,25 @@ def test_a_masked_structure_counts_nothing(system, forces):
         assert float(getattr(losses, name)(*forces, empty)) == 0.0
     one = jnp.asarray(1.0)
     assert float(losses.energy_mse_per_atom(one, one, empty)) == 0.0
+
+
+def test_virials_count_like_forces(system):
+    """Twice the volume per atom times the error of the stress, in a Huber function; what is unknown does not count."""
+    periodic = system._replace(cell=6.0 * jnp.eye(3), pbc=jnp.ones(3, bool))
+    stress = jnp.asarray(np.random.default_rng(1).normal(size=(3, 3))) * 1e-3
+    reference = jnp.zeros((3, 3)).at[0, 0].set(jnp.nan)
+    virial = losses.PER_ATOM * 72.0 * np.asarray(stress)
+    virial[0, 0] = 0.0
+    quadratic = np.minimum(np.abs(virial), 0.05)
+    expected = np.mean(quadratic * (np.abs(virial) - quadratic / 2))
+
+    def loss(stress):
+        return losses.virial_huber(stress, reference, periodic, delta=0.05)
+
+    value, gradient = jax.value_and_grad(loss)(stress)
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+    direction, h = np.random.default_rng(2).normal(size=(3, 3)), 1e-8
+    slope = (loss(stress + h * direction) - loss(stress - h * direction)) / (2 * h)
+    np.testing.assert_allclose(jnp.sum(gradient * direction), slope, rtol=1e-6)
+    assert losses.virial_huber(stress, reference, system, delta=0.05) == 0.0, "a molecule has no stress"
+    np.testing.assert_allclose(losses.stress_mae(stress, stress + 0.25), 0.25, rtol=1e-12)

@@ -16,6 +16,7 @@ from bptt_relax import adjoints, relax, systems, trees, unrolling
 from bptt_relax.outcomes import Outcome
 from bptt_relax.relax._exponential import matrix_exp
 from bptt_relax.relax._strain import periodic_span, projection
+from bptt_relax.relax.variable_cell import _scale as scale
 from bptt_relax.relax.variable_cell import with_cell_rows
 
 STEP = 0.02
@@ -207,6 +208,21 @@ def test_forces_are_minus_the_gradient_of_the_enthalpy(pair, make_cell, prepare,
         if not isinstance(KINDS[kind].get("strain", ""), list) and not any(pbc):
             np.testing.assert_array_equal(forces[2:], 0)
             np.testing.assert_allclose(state.cell, system.cell, atol=1e-14)
+
+
+def test_spacing_keeps_cells_of_any_size_equally_stiff(pair, make_cell, prepare):
+    """V C / c^2: the same for a supercell of eight, for which the number of atoms makes it an eighth."""
+    stiffness = {}
+    for repeat in (1, 2):
+        atoms = make_cell().repeat(repeat)
+        _, system = prepare(atoms, of=pair)
+        for factor in (None, "spacing"):
+            stiffness[factor, repeat] = atoms.get_volume() / scale(factor, system, system.cell) ** 2
+        spacing = (atoms.get_volume() / len(atoms)) ** (1 / 3)
+    np.testing.assert_allclose([stiffness["spacing", repeat] for repeat in (1, 2)], spacing, rtol=1e-12)
+    np.testing.assert_allclose(stiffness[None, 2], stiffness[None, 1] / 8, rtol=1e-12)
+    with pytest.raises(ValueError, match="cell_factor must be positive or \"spacing\", got 'size'"):
+        relax.variable_cell_relaxation(pair, RULE, cell_factor="size")
 
 
 def test_fixed_atom_keeps_its_fractional_coordinates(run, theta, make_cell, prepare, pair):

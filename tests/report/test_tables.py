@@ -34,6 +34,23 @@ def test_tables_fit_a_terminal_of_80_columns(results):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_relaxed_cells_have_columns_of_their_own(results):
+    assert "volume" not in printed(results)
+    entry = results["models"]["chgnet-0.3.0"]
+    for stage, size in (("pretrained", 0.0234), ("force_matching", 0.012), ("bptt", 0.0089)):
+        cell = {"volume_error": {"mean": size}, "strain": {"mean": size / 2}}
+        entry[stage] |= {"cell": cell, "stress_mae": size / 10}
+    entry["free_cell"] = {stage: entry[stage] for stage in ("pretrained", "force_matching", "bptt")}
+    text = printed(results)
+    assert "chgnet-0.3.0: 9 test structures with a free cell" in text
+    assert "2.34%" in text
+    assert "1.17%" in text
+    assert f"{160.2177 * 0.00089:.2f}" in text
+    assert "Strain: from the DFT cell" in " ".join(text.split())
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_console_that_can_not_do_more_gets_ascii(results, encoding):
     text = printed(results, encoding)

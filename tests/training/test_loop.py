@@ -1,4 +1,5 @@
 import dataclasses
+import time
 
 import jax
 import jax.numpy as jnp
@@ -164,3 +165,22 @@ def test_where_memory_runs_out_a_leaner_gradient_takes_over(problem, stage, vali
     alone = dataclasses.replace(short, objective=objective._replace(leaner=None))
     with pytest.raises(MemoryError, match=r"bptt: out of memory on vacancy \d, even with a greedy one"):
         fit(alone, problem.start, validate, tmp_path / "nothing")
+
+
+def test_compiling_is_no_training_time_for_any_form_of_an_example(problem, stage, tmp_path):
+    """Pairs with a given and with a free cell have a program each."""
+
+    def objective(theta, pair):
+        time.sleep(0.4)  # while it is traced
+        return (jnp.zeros(()), jnp.zeros((), jnp.int32)), jax.tree.map(jnp.zeros_like, theta)
+
+    name, pair = next(iter(problem.pairs.items()))
+    forms = [Example(name, pair), Example(name, pair._replace(relaxed_cell=pair.system.cell))]
+    mixed = dataclasses.replace(
+        stage, objective=Objective(objective), examples=lambda epoch: forms * 2, epochs=1
+    )
+    events = []
+    fit(mixed, problem.start, lambda theta: 0.0, tmp_path, on_event=events.append)
+    seconds = [event["seconds"] for event in events if event["event"] == "step"]
+    assert seconds[:2] == [0.0, 0.0]
+    assert 0.0 < seconds[3] < 0.4
