@@ -128,6 +128,11 @@ def test_a_model_without_stress_is_refused(silicon):
     casing.check_cells([r for r in silicon if not changes_cell(r)], potential, "implicit")
 
 
+def test_an_adjoint_that_knows_no_cell_is_refused(silicon):
+    with pytest.raises(InputError, match="--bptt.adjoint guided_8 differentiates relaxations at fixed cell"):
+        casing.check_cells(silicon, stillinger_weber(), "guided_8")
+
+
 def test_starts_of_free_cells_are_strained_and_others_not(silicon):
     starts = casing.Starts(0.0, 0.0, (0.03, 0.1), strain=0.02)
     for r in silicon:
