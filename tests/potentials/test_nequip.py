@@ -140,8 +140,8 @@ def test_bundled_forces_are_the_slope_of_the_energy_and_draw_atoms_back(
     forces = bundled(make_structure(atoms)).forces
     direction = np.zeros((9, 3))
     direction[: len(atoms)] = np.random.default_rng(0).normal(size=(len(atoms), 3))
-    below, above = (bundled(make_structure(atoms), step * direction).energy for step in (-1e-4, 1e-4))
-    assert np.sum(forces * direction) == pytest.approx(-(above - below) / 2e-4, rel=1e-5)
+    below, above = (float(bundled(make_structure(atoms), step * direction).energy) for step in (-1e-4, 1e-4))
+    assert float(np.sum(forces * direction)) == pytest.approx(-(above - below) / 2e-4, rel=1e-5)
 
     crystal = bulk("Si", cubic=True, a=5.47)
     still = bundled(make_structure(crystal))
