@@ -1,5 +1,6 @@
 """jax-md's NequIP on our edges."""
 
+import e3nn_jax as e3nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from ase.build import bulk
 
 from bptt_relax import neighbors, potentials, systems
-from bptt_relax.potentials import nequip, pretrained
+from bptt_relax.potentials import equivariant, nequip, pretrained
 
 SMALL = nequip.Config(
     species=(8, 14),
@@ -58,9 +59,13 @@ def test_every_image_counts(potential, params, make_silicon, make_structure, pre
 @pytest.mark.slow  # a minute or two: the derivatives of jax-md's code are large programs
 @pytest.mark.parametrize(("channels", "num_layers"), [((3, 2), 1), ((2, 1, 1), 3)])
 def test_side_by_side_it_is_the_same_function_of_the_same_parameters(
-    channels, num_layers, make_silicon, make_structure
+    channels, num_layers, make_silicon, make_structure, monkeypatch
 ):
     """Energy, forces, stress, and what training needs: the derivative of forces by every parameter."""
+    # Weights are trained with the norm of single precision; here e3nn finds it in double.
+    one = jnp.ones(())
+    norm = float(jax.nn.silu(one) / e3nn.normalize_function(jax.nn.silu)(one))
+    monkeypatch.setattr(equivariant, "SILU_NORM", norm)
     config = SMALL._replace(channels=channels, max_harmonic=len(channels) - 1, num_layers=num_layers)
     theirs, ours = nequip.build(config), nequip.build(config, side_by_side=True)
     params = theirs.init(jax.random.key(1))
@@ -81,13 +86,12 @@ def test_side_by_side_it_is_the_same_function_of_the_same_parameters(
         )
 
     (gradient, expected), (our_gradient, found) = outcome(theirs.apply_lean), outcome(ours.apply_lean)
-    # Both round the normalization of the activation, each in its way: a millionth at every gate.
-    np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-5)
+    np.testing.assert_allclose(found.energy, expected.energy, rtol=1e-9)
     size = np.max(np.abs(expected.forces))
-    np.testing.assert_allclose(found.forces, expected.forces, atol=1e-5 * size)
-    np.testing.assert_allclose(found.stress, expected.stress, atol=1e-5 * np.max(np.abs(expected.stress)))
+    np.testing.assert_allclose(found.forces, expected.forces, atol=1e-9 * size)
+    np.testing.assert_allclose(found.stress, expected.stress, atol=1e-9 * np.max(np.abs(expected.stress)))
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * np.max(np.abs(b)) + 1e-12),
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-8 * np.max(np.abs(b)) + 1e-12),
         our_gradient,
         gradient,
     )
