@@ -57,9 +57,6 @@ def _panel(axes: "Axes", results: dict[str, Any], part: str) -> None:
         tint, shape = REMEDIES[variant["remedy"]]
         x, y = _force_change(variant), variant[part]["delta_q"]["mean"]
         axes.plot(x, y, shape, color=tint, ms=7.0, mew=0, zorder=3)
-        axes.annotate(
-            variant["label"], (x, y), xytext=(6, 4), textcoords="offset points", fontsize=7.5, color=tint
-        )
     changes = [_force_change(variant) for variant in found]
     axes.set_xlim(0.0, 1.28 * max(changes))
     values = [before["mean"], *(variant[part]["delta_q"]["mean"] for variant in found)]
@@ -78,6 +75,48 @@ def _panel(axes: "Axes", results: dict[str, Any], part: str) -> None:
                 color=style.MUTED,
             )
     axes.set_xlabel("change of forces on other chemistry (meV/Å)")
+    _labels(axes, results, part)
+
+
+def _labels(axes: "Axes", results: dict[str, Any], part: str) -> None:
+    """A label beside each point, where there is room; points that coincide share theirs."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    shared: dict[tuple[float, float], list[dict[str, Any]]] = {}
+    for variant in results["variants"].values():
+        point = (_force_change(variant), variant[part]["delta_q"]["mean"])
+        shared.setdefault(point, []).append(variant)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (x - left) / (right - left), (y - bottom) / (top - bottom)
+
+    # Boxes in shares of the panel: from, to, height. A letter is about 0.016 wide and a line 0.04 high.
+    taken = [(u - 0.012, u + 0.012, v) for u, v in (at(*point) for point in shared)]
+    for point, variants in sorted(shared.items()):
+        text = ", ".join(variant["label"] for variant in variants)
+        u, v = at(*point)
+        width = 0.016 * len(text)
+        choices = {
+            (6, 4): (u + 0.02, u + 0.02 + width, v + 0.025),
+            (6, -11): (u + 0.02, u + 0.02 + width, v - 0.03),
+            (-6, 4): (u - 0.02 - width, u - 0.02, v + 0.025),
+            (-6, -11): (u - 0.02 - width, u - 0.02, v - 0.03),
+        }
+        free = [
+            offset
+            for offset, (a, b, h) in choices.items()
+            if all(b < c or a > d or abs(h - k) > 0.035 for c, d, k in taken)
+        ]
+        offset = (free or list(choices))[0]
+        taken.append(choices[offset])
+        axes.annotate(
+            text,
+            point,
+            xytext=offset,
+            textcoords="offset points",
+            ha="left" if offset[0] > 0 else "right",
+            fontsize=7.5,
+            color=REMEDIES[variants[0]["remedy"]][0],
+        )
 
 
 def _key(figure: "Figure", results: dict[str, Any]) -> None:
