@@ -66,6 +66,7 @@ def test_figure_and_table_show_every_variant(tmp_path, capsys):
     assert "50%" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_whole_on_a_cheap_potential(tmp_path, monkeypatch, springs):
     monkeypatch.setattr("bptt_relax.finetuning.comparison.base_model", lambda name: springs)
     settings = {"train_steps": 3, "test_steps": 3}

@@ -346,7 +346,7 @@ def test_cell_changes_where_it_must_not():
     assert "cell changes by 8.1%" in text
     assert "set relax_cell" in text
     assert read_relaxations(path, relax_cell=True)
-    with pytest.raises(InputError, match="a pair has one cell"):
+    with pytest.raises(InputError, match="these pairs are for relaxations in one cell"):
         read_pairs(path, GraphSpec(3.0))
 
 

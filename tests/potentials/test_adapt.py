@@ -113,6 +113,7 @@ def test_padding_changes_nothing(potential, params, doped):
     )
 
 
+@pytest.mark.slow
 def test_a_blank_structure_is_invisible(potential, params, doped):
     positions, system = prepare(potential, doped, 9)
     candidates = system.candidates._replace(mask=jnp.zeros_like(system.candidates.mask))
@@ -137,6 +138,7 @@ def test_elements_differ_only_once_training_has_varied_them(potential, params, d
     assert np.max(np.abs(tuned - as_pure)) > 1e-3
 
 
+@pytest.mark.slow
 def test_dropout_is_for_training_only(config, potential, params, doped):
     positions, system = prepare(potential, doped, 9)
     noisy = jax.jit(adapt.noisy_forces(config))

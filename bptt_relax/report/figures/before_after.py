@@ -41,7 +41,8 @@ def paired(parts: Mapping[str, Rows], changes: Mapping[str, float] = MappingProx
     """
     heights = [len(rows) + 2.2 for rows in parts.values()]
     with style.drawing():
-        figure = style.new_figure(7.0, 0.9 + 0.235 * sum(heights) + 0.25 * len(parts))
+        # Few rows still need room for titles, axis and key.
+        figure = style.new_figure(7.0, max(0.9 + 0.235 * sum(heights) + 0.25 * len(parts), 3.6))
         panels = figure.subplots(len(parts), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         values = [x for rows in parts.values() for _, row in rows for x in row.values()]
         _scale(panels[-1], values)
