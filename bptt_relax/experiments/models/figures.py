@@ -1,6 +1,6 @@
 """The figure and the tables of the comparison of pretrained models, from saved numbers only."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from bptt_relax.report import figures, style
@@ -35,7 +35,8 @@ def before_after(results: dict[str, Any]) -> "Figure":
             title = f"{title} ({average['num_structures']}), models"
             changes[title] = -average["bptt_vs_pretrained"]["mean"]
             rows[title] = [
-                (model, {stage: block[stage]["delta_q"]["mean"] for stage in STAGES})
+                # A model in a file has the name of the file: a whole path leaves no room for the points.
+                (PurePath(model).name, {stage: block[stage]["delta_q"]["mean"] for stage in STAGES})
                 for model, block in blocks.items()
             ]
     return figures.paired(rows, changes)
@@ -66,7 +67,7 @@ def _table(results: dict[str, Any], part: str) -> Grid:
         reduction = block["reduction"]
         rows.append(
             (
-                (model, False),
+                (PurePath(model).name, False),
                 *((f"{mean:.3f}", mean == min(means)) for mean in means),
                 (change(reduction["bptt_vs_pretrained"], reduction["ci95"]), False),
                 (
