@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from bptt_relax.finetuning.settings import Settings
+from bptt_relax.finetuning.settings import FineTuningSettings, Settings
 
 
 class PartSettings(Settings):
@@ -14,3 +14,11 @@ class PartSettings(Settings):
     """The first so many of those that choose the best model."""
     test: int = Field(default=6, ge=1)
     """The first so many test structures, and of unseen kinds."""
+
+
+class PartOfSiliconSettings(FineTuningSettings):
+    """Settings of an experiment that compares variants on a part of the bundled silicon defects."""
+
+    preset: str = "full"
+    """Where these settings started from."""
+    data: PartSettings = PartSettings()

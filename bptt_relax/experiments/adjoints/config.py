@@ -2,10 +2,9 @@
 
 from pydantic import Field, field_validator, model_validator
 
-from bptt_relax.experiments._settings import PartSettings
+from bptt_relax.experiments._settings import PartOfSiliconSettings, PartSettings
 from bptt_relax.finetuning.settings import (
     BpttSettings,
-    FineTuningSettings,
     ForceMatchingSettings,
     RelaxationSettings,
     Settings,
@@ -47,11 +46,9 @@ class StartSettings(Settings):
         return self
 
 
-class AdjointsConfig(FineTuningSettings):
+class AdjointsConfig(PartOfSiliconSettings):
     """Settings of the adjoints experiment."""
 
-    preset: str = "full"
-    """Where these settings started from."""
     data: PartSettings = PartSettings(train=25, validation=5, test=12)
     starts: StartSettings = StartSettings()
     bptt: BpttSettings = BpttSettings(start_from="pretrained")

@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bptt_relax import compilation, processes, relax
-from bptt_relax.experiments._defects import part_of_silicon
+from bptt_relax import processes, relax
+from bptt_relax.experiments._defects import compare_on_silicon
 from bptt_relax.experiments.adjoints import figures
 from bptt_relax.experiments.adjoints.config import VARIANTS, AdjointsConfig
 from bptt_relax.experiments.adjoints.cost import Cost, costs
 from bptt_relax.finetuning import cases as casing
 from bptt_relax.finetuning import recorded
-from bptt_relax.finetuning.comparison import Comparison, Drawing, compare
+from bptt_relax.finetuning.comparison import Comparison, Drawing
 from bptt_relax.finetuning.competing import Ending, candidates, competing, num_minima, select
 from bptt_relax.finetuning.measure import Measurement, Ruler
 from bptt_relax.finetuning.stages import FRAMES_PER_UNROLL, make_rule
@@ -41,14 +41,10 @@ def run(config: AdjointsConfig) -> int:
     Returns:
         exit code, see `finetuning.comparison.compare`, whose errors it raises.
     """
-    compilation.keep_compiled_programs()
-    corpus = part_of_silicon(config.data)
     drawing = Drawing(figures.draw, lambda found: [figures.table(found)])
-
-    def work(comparison: Comparison) -> dict[str, Any]:
-        return _Adjoints(comparison, config).run()
-
-    return compare("adjoints", corpus, config, config.preset, work, drawing)
+    return compare_on_silicon(
+        "adjoints", config, lambda comparison: _Adjoints(comparison, config).run(), drawing
+    )
 
 
 class _Adjoints:

@@ -2,7 +2,7 @@
 
 from pydantic import field_validator, model_validator
 
-from bptt_relax.experiments._settings import PartSettings
+from bptt_relax.experiments._settings import PartOfSiliconSettings, PartSettings
 from bptt_relax.finetuning.settings import (
     BpttSettings,
     FineTuningSettings,
@@ -34,12 +34,9 @@ VARIANTS = {
 }
 
 
-class ForgettingConfig(FineTuningSettings):
+class ForgettingConfig(PartOfSiliconSettings):
     """Settings of the forgetting experiment."""
 
-    preset: str = "full"
-    """Where these settings started from."""
-    data: PartSettings = PartSettings()
     force_matching: ForceMatchingSettings = ForceMatchingSettings(epochs=2)
     bptt: BpttSettings = BpttSettings(epochs=2)
     variants: tuple[str, ...] = tuple(VARIANTS)

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from bptt_relax import compilation
-from bptt_relax.experiments._defects import part_of_silicon
+from bptt_relax.experiments._defects import compare_on_silicon
 from bptt_relax.experiments.forgetting import figures
 from bptt_relax.experiments.forgetting.config import VARIANTS, ForgettingConfig
 from bptt_relax.finetuning import recorded
-from bptt_relax.finetuning.comparison import Comparison, Drawing, compare
+from bptt_relax.finetuning.comparison import Comparison, Drawing
 from bptt_relax.finetuning.forgetting import Check
 
 
@@ -20,12 +19,8 @@ def run(config: ForgettingConfig) -> int:
     Returns:
         exit code, see `finetuning.comparison.compare`, whose errors it raises.
     """
-    compilation.keep_compiled_programs()
-    corpus = part_of_silicon(config.data)
     drawing = Drawing(figures.draw, lambda found: [figures.table(found)])
-    return compare(
-        "forgetting", corpus, config, config.preset, lambda comparison: _work(comparison, config), drawing
-    )
+    return compare_on_silicon("forgetting", config, lambda comparison: _work(comparison, config), drawing)
 
 
 def _work(comparison: Comparison, config: ForgettingConfig) -> dict[str, Any]:

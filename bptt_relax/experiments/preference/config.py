@@ -2,10 +2,9 @@
 
 from pydantic import Field, field_validator, model_validator
 
-from bptt_relax.experiments._settings import PartSettings
+from bptt_relax.experiments._settings import PartOfSiliconSettings, PartSettings
 from bptt_relax.finetuning.settings import (
     BpttSettings,
-    FineTuningSettings,
     ForceMatchingSettings,
     RelaxationSettings,
 )
@@ -28,11 +27,9 @@ ARMS = {
 }
 
 
-class PreferenceConfig(FineTuningSettings):
+class PreferenceConfig(PartOfSiliconSettings):
     """Settings of the preference experiment."""
 
-    preset: str = "full"
-    """Where these settings started from."""
     data: PartSettings = PartSettings(train=8, validation=3, test=5)
     force_matching: ForceMatchingSettings = ForceMatchingSettings(epochs=2)
     bptt: BpttSettings = BpttSettings(epochs=2)

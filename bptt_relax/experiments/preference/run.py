@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from bptt_relax import compilation, processes, relax
-from bptt_relax.experiments._defects import part_of_silicon
+from bptt_relax import processes, relax
+from bptt_relax.experiments._defects import compare_on_silicon
 from bptt_relax.experiments.preference import figures
 from bptt_relax.experiments.preference.config import ARMS, PreferenceConfig
-from bptt_relax.finetuning.comparison import Comparison, Drawing, Tuned, compare
+from bptt_relax.finetuning.comparison import Comparison, Drawing, Tuned
 from bptt_relax.finetuning.measure import Measurement
 from bptt_relax.finetuning.preference import end_shift, make_sensitivity, movement, rule_values
 from bptt_relax.finetuning.settings import FineTuningSettings
@@ -31,16 +31,9 @@ def run(config: PreferenceConfig) -> int:
     Returns:
         exit code, see `finetuning.comparison.compare`, whose errors it raises.
     """
-    compilation.keep_compiled_programs()
-    corpus = part_of_silicon(config.data)
     drawing = Drawing(figures.draw, lambda found: [figures.table(found)])
-    return compare(
-        "preference",
-        corpus,
-        config,
-        config.preset,
-        lambda comparison: _Arms(comparison, config).run(),
-        drawing,
+    return compare_on_silicon(
+        "preference", config, lambda comparison: _Arms(comparison, config).run(), drawing
     )
 
 

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from bptt_relax import compilation
-from bptt_relax.experiments._defects import part_of_silicon
+from bptt_relax.experiments._defects import compare_on_silicon
 from bptt_relax.experiments.robustness import figures
 from bptt_relax.experiments.robustness.config import VARIANTS, RobustnessConfig
-from bptt_relax.finetuning.comparison import Comparison, Drawing, Tuned, compare
+from bptt_relax.finetuning.comparison import Comparison, Drawing, Tuned
 from bptt_relax.finetuning.settings import FineTuningSettings, RelaxationSettings
 from bptt_relax.finetuning.stages import check_step_size, make_rule
 from bptt_relax.finetuning.variants import changed
@@ -24,16 +23,9 @@ def run(config: RobustnessConfig) -> int:
     Returns:
         exit code, see `finetuning.comparison.compare`, whose errors it raises.
     """
-    compilation.keep_compiled_programs()
-    corpus = part_of_silicon(config.data)
     drawing = Drawing(figures.draw, lambda found: [figures.table(found)])
-    return compare(
-        "robustness",
-        corpus,
-        config,
-        config.preset,
-        lambda comparison: _Sweep(comparison, config).run(),
-        drawing,
+    return compare_on_silicon(
+        "robustness", config, lambda comparison: _Sweep(comparison, config).run(), drawing
     )
 
 
