@@ -53,7 +53,7 @@ class AdjointsConfig(PartOfSiliconSettings):
     starts: StartSettings = StartSettings()
     bptt: BpttSettings = BpttSettings(start_from="pretrained")
     seconds: float = Field(default=240.0, gt=0)
-    """Training time of each variant: steps only, neither compilation nor validation."""
+    """Training time of each variant, counted at the measured cost of its update, to whole epochs."""
     timed: int = Field(default=5, ge=1)
     """Training relaxations that the time of a gradient is measured on, the variants taking turns."""
     forgetting: bool = False

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,8 @@ from bptt_relax.finetuning import recorded
 from bptt_relax.finetuning.comparison import Comparison, Drawing
 from bptt_relax.finetuning.competing import Ending, candidates, competing, num_minima, select
 from bptt_relax.finetuning.measure import Measurement, Ruler
-from bptt_relax.finetuning.stages import FRAMES_PER_UNROLL, make_rule
+from bptt_relax.finetuning.settings import ForceMatchingSettings
+from bptt_relax.finetuning.stages import FRAMES_PER_UNROLL, Bench, make_rule
 from bptt_relax.finetuning.statistics import mean_interval
 from bptt_relax.finetuning.variants import changed
 from bptt_relax.io.relaxations import Relaxation
@@ -157,8 +157,8 @@ class _Adjoints:
 
         Args:
             name: of the variant.
-            cost: of one update: as many epochs as the time allows, for the schedule of the learning rate must know. One
-                epoch when not given.
+            cost: of one update: as many epochs as fit the time best, counted at this cost, so that a machine busy with
+                other things gives nobody more or less. One epoch when not given.
             batch_size: of force matching, where it is to be another than in the settings.
         """
         config = self.config
@@ -167,15 +167,12 @@ class _Adjoints:
         matching = config.force_matching
         if batch_size is not None:
             matching = matching.model_copy(update={"batch_size": batch_size})
-        updates = bench.num_force_batches(matching) if name == FORCES else len(bench.train)
-        epochs = 1 if cost is None else max(1, math.ceil(config.seconds / (updates * cost.seconds)))
-        seconds = math.inf if cost is None else config.seconds
+        updates = _updates_per_epoch(name, bench, matching)
+        epochs = 1 if cost is None else max(1, round(config.seconds / (updates * cost.seconds)))
         if name == FORCES:
-            return bench.force_matching_stage(
-                matching, config.seed, name=name, epochs=epochs, seconds=seconds
-            )
+            return bench.force_matching_stage(matching, config.seed, name=name, epochs=epochs)
         bptt = settings.bptt.model_copy(update={"epochs": epochs})
-        return dataclasses.replace(bench.bptt_stage(bptt, config.seed, seconds=seconds), name=name)
+        return dataclasses.replace(bench.bptt_stage(bptt, config.seed), name=name)
 
     def _variant(self, name: str, cost: Cost, chosen: list[Relaxation]) -> dict[str, Any]:
         variant, comparison = VARIANTS[name], self.comparison
@@ -206,13 +203,18 @@ class _Adjoints:
         comparison, session = self.comparison, self.session
         session.metrics.context["variant"] = name
         stage = self._stage(name, cost=cost)
-        session.reporter.begin(f"{VARIANTS[name].label}: training", None, seconds=self.config.seconds)
         folder, bench = session.folder / name, comparison.bench(changed(self.config, VARIANTS[name].changes))
+        total = stage.epochs * _updates_per_epoch(name, bench, self.config.force_matching)
+        session.reporter.begin(f"{VARIANTS[name].label}: training", total)
         trained = session.timed(
             "training", lambda: bench.fit(stage, comparison.pretrained, folder / "training")
         )
         comparison.base.save(folder / "tuned.safetensors", trained.theta.potential)
         return trained
+
+
+def _updates_per_epoch(name: str, bench: Bench, matching: ForceMatchingSettings) -> int:
+    return bench.num_force_batches(matching) if name == FORCES else len(bench.train)
 
 
 def outcome(chosen: Sequence[Relaxation], measured: Measured) -> dict[str, Any]:
