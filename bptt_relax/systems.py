@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_relax import neighbors
+from bptt_relax._precision import full_matmul
 from bptt_relax._types import Array, Cell, HostArray, Positions
 from bptt_relax.neighbors import Candidates, Capacity, GraphSpec
 
@@ -230,6 +231,7 @@ def prepare_pair(
     return Pair(positions, target, system, there.cell if free_cell else None)
 
 
+@full_matmul
 def wrap_nearest(displacement: Array, cell: Cell, pbc: Array) -> Array:
     """Minimum-image form of displacements, exact for displacements well below half a cell height.
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from bptt_relax._precision import full_matmul
 from bptt_relax._types import Array, PyTree, Scalar
 
 
@@ -32,6 +33,7 @@ def masked_mean(x: Array, mask: Array) -> Array:
     return jnp.sum(jnp.where(mask, x, 0), axis=0) / jnp.maximum(jnp.sum(mask, axis=0), 1)
 
 
+@full_matmul
 def global_norm(tree: PyTree) -> Scalar:
     """Euclidean norm over all leaves, in their own precision."""
     # A plain 0.0 to start from: an array would turn the norm, and what it scales, into float64 under x64.

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.linalg import solve_triangular
 
+from bptt_relax._precision import full_matmul
 from bptt_relax._types import Array, Scalar
 
 Operator = Callable[[Array], Array]
@@ -32,6 +33,7 @@ class Solution(NamedTuple):
     definite: Array
 
 
+@full_matmul
 def solve(
     solver: SolverName, operator: Operator, rhs: Array, *, tolerance: float, max_iterations: int
 ) -> Solution:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bptt_relax._precision import full_matmul
 from bptt_relax._types import Array, Cell, Displacement, Forces, Positions
 from bptt_relax.relax import Relaxation, Theta
 from bptt_relax.systems import System
@@ -119,6 +120,7 @@ def _rotation_axes(cell: Cell, pbc: Array) -> Array:
     return jnp.where(periodic == 0, jnp.eye(3, dtype=cell.dtype), jnp.where(periodic == 1, wire, 0.0))
 
 
+@full_matmul
 def _remove(modes: Array, v: Array) -> Array:
     """Component of v orthogonal to the span of the modes, whatever their rank."""
     gram = jnp.einsum("iab,jab->ij", modes, modes)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bptt_relax._precision import full_matmul
 from bptt_relax._types import Array, Positions, Scalar
 from bptt_relax.adjoints.curvature import curvature
 from bptt_relax.relax import Relaxation, RelaxState, Theta, set_running
@@ -74,6 +75,7 @@ def hessian_extremes(
     return Extremes(values[0], values[-1], errors[0], errors[-1])
 
 
+@full_matmul
 def _lanczos(product, project, start: Array, size: int) -> tuple[Array, Array]:
     """Diagonal (size,) and subdiagonal (size,) of the projection on the Krylov space; zeros beyond its end."""
     # Below this, what is left is rounding.

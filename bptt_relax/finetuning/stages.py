@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bptt_relax import relax, trees
+from bptt_relax._precision import full_matmul
 from bptt_relax._types import Array, Scalar
 from bptt_relax.analysis import Extremes, Plan, Stability, hessian_extremes, stability
 from bptt_relax.finetuning import cases as casing
@@ -92,6 +93,7 @@ def _cell_curvature(relaxation: Relaxer, theta: Theta, pair: Pair) -> Scalar:
     """
     cell = pair.system.cell if pair.relaxed_cell is None else pair.relaxed_cell
 
+    @full_matmul
     def energy(L: Array) -> Scalar:
         F = jnp.eye(3, dtype=L.dtype) + L + 0.5 * L @ L
         return relaxation.evaluate(theta, pair.relaxed @ F.T, cell @ F.T, pair.system).energy

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from bptt_relax._precision import full_matmul
 from bptt_relax._types import Array, Cell, Positions, Scalar
 from bptt_relax.losses._displacement import delta_q
 from bptt_relax.systems import System
@@ -61,6 +62,7 @@ def volume_error(cell: Cell, reference: Cell) -> Scalar:
     return safe_norm((ratio - 1.0)[None])
 
 
+@full_matmul
 def cell_strain(cell: Cell, reference: Cell) -> Scalar:
     """Size of the strain that leads from the reference to the cell, a pure number.
 

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bptt_relax._precision import full_matmul
 from bptt_relax._types import Array, Cell, Positions
 from bptt_relax.neighbors._contract import ROUNDING, Candidates, Graph
 
 
+@full_matmul
 def refresh(candidates: Candidates | None, positions: Positions, cell: Cell) -> Graph:
     """Select from the candidates what is inside the cutoff at these positions.
 
@@ -55,6 +57,7 @@ def refresh(candidates: Candidates | None, positions: Positions, cell: Cell) -> 
     )
 
 
+@full_matmul
 def edge_vectors(graph: Graph, positions: Positions, cell: Cell) -> Array:
     """Vectors from each edge's center to its neighbor.
 

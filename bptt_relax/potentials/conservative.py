@@ -10,6 +10,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from bptt_relax._precision import full_matmul
 from bptt_relax._types import Array, Energy, Params, Positions
 from bptt_relax.neighbors import Graph, GraphSpec, edge_vectors
 from bptt_relax.potentials._contract import ApplyFn, InitFn, Potential, Prediction
@@ -54,6 +55,7 @@ def conservative(
         elements: atomic numbers it covers; empty for any.
         name: for messages and results.
     """
+    energy = full_matmul(energy)
 
     # A relaxation evaluates in several branches and passes: compiled on its own, the network is traced once for all.
     @jax.jit
@@ -69,6 +71,7 @@ def conservative(
 def _assemble(value_and_slope: SlopeFn) -> ApplyFn:
     """Forces and stress from the derivative of the energy with respect to each edge vector."""
 
+    @full_matmul
     def apply(params: Params, positions: Positions, system: System, graph: Graph) -> Prediction:
         vectors = edge_vectors(graph, positions, system.cell)
         value, slope = value_and_slope(params, vectors, system, graph)

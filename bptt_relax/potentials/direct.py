@@ -8,6 +8,7 @@ from typing import Protocol
 
 import jax.numpy as jnp
 
+from bptt_relax._precision import full_matmul
 from bptt_relax._types import Forces, Params, Positions
 from bptt_relax.neighbors import NO_GRAPH, Graph, GraphSpec
 from bptt_relax.potentials._contract import InitFn, Potential, Prediction
@@ -50,6 +51,7 @@ def direct(
         name: for messages and results.
     """
 
+    @full_matmul
     def apply(params: Params, positions: Positions, system: System, graph: Graph) -> Prediction:
         predicted = forces(params, positions, system, graph)
         return Prediction(None, jnp.where(system.mask[:, None], predicted, 0.0), None)

@@ -39,7 +39,12 @@ def spherical_harmonics(directions: Array, max_degree: int) -> Features:
         (M, 2l + 1) for each degree.
     """
     harmonics = e3nn.spherical_harmonics(
-        e3nn.s2_irreps(max_degree), directions, normalize=False, normalization="component"
+        e3nn.s2_irreps(max_degree),
+        directions,
+        normalize=False,
+        normalization="component",
+        # Not its own derivative rule: that is traced later than what it belongs to, in another precision of products.
+        algorithm=("recursive", "dense"),
     )
     return jnp.split(harmonics.array, [degree**2 for degree in range(1, max_degree + 1)], axis=-1)
 

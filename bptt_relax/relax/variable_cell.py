@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from bptt_relax._precision import full_matmul
 from bptt_relax._types import Array, Cell, Forces, Positions, PyTree, Scalar, Stress
 from bptt_relax.potentials import Potential
 from bptt_relax.relax._contract import Evaluation, Relaxation, RelaxState, UpdateRule
@@ -124,6 +125,7 @@ def variable_cell_relaxation(
         )
         return initial_state(positions, system.cell, cell_state)
 
+    @full_matmul
     def propose(evaluate, theta, state, system) -> Proposal:
         cell_state: CellState = state.rule
         # All components: those held are held in the reference cell, where they are others.

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bptt_relax._precision import full_matmul
 from bptt_relax._types import Array, PyTree
 from bptt_relax.outcomes import InputError
 from bptt_relax.relax import Theta
@@ -73,6 +74,7 @@ def factor(tree: PyTree, rank: int, chosen: PyTree, *, seed: int = 0) -> LowRank
     return LowRank(tree, left, right)
 
 
+@full_matmul
 def merge(factored: LowRank) -> PyTree:
     """The pytree that base and factors stand for."""
 
@@ -117,6 +119,7 @@ def on_factors(objective: Objective) -> Objective:
     )
 
 
+@full_matmul
 def _pull_back(theta: Theta, gradient: Theta) -> Theta:
     """Gradient by the factors from the gradient by the weights: dA = G B^T, dB = A^T G; the base gets none."""
     factored = theta.potential

@@ -308,7 +308,8 @@ def test_padding_and_a_broken_neighbor_in_the_batch_change_nothing(
     )
     np.testing.assert_array_equal(gradients[1][1, 2:], 0)
     whole, _ = batch_value_and_grad(theta, jnp.stack([padded] * 3), roomy.cell, roomy)
-    np.testing.assert_array_equal(whole[0][1], values[1])
+    # A GPU adds up in an order of its own.
+    np.testing.assert_allclose(whole[0][1], values[1], rtol=1e-14)
 
 
 # Neighbors.

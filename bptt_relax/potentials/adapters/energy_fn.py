@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bptt_relax._precision import full_matmul
 from bptt_relax._types import Array, Energy, Params, Positions
 from bptt_relax.neighbors import Graph, GraphSpec
 from bptt_relax.potentials._contract import Potential, Prediction
@@ -88,6 +89,7 @@ def from_energy_fn(
             value = jnp.where(can_hold(graph, system, cutoff, neighbors_per_atom), value, jnp.nan)
         return value
 
+    @full_matmul
     def apply(params: Params, positions: Positions, system: System, graph: Graph) -> Prediction:
         still = jnp.zeros((3, 3), positions.dtype)
         value, (slope, virial) = jax.value_and_grad(energy, argnums=(1, 2))(
