@@ -59,7 +59,9 @@ def test_null_space_that_the_right_hand_side_has_no_part_in(solver, rhs):
     np.testing.assert_allclose(A @ np.asarray(solution.x).reshape(-1), b.reshape(-1), atol=1e-8)
     # And the solution has no part in it either.
     np.testing.assert_allclose(
-        np.asarray(solution.x).reshape(-1), np.linalg.pinv(A, rcond=1e-12) @ np.asarray(b).reshape(-1), atol=1e-7
+        np.asarray(solution.x).reshape(-1),
+        np.linalg.pinv(A, rcond=1e-12) @ np.asarray(b).reshape(-1),
+        atol=1e-7,
     )
 
 
