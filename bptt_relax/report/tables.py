@@ -1,6 +1,7 @@
 """The result as tables: one of the stages, one of the structures, for the terminal and as Markdown."""
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from bptt_relax.report.names import STAGES, readable, stage_label, to_ascii
 from bptt_relax.units import EV_PER_A3_IN_GPA
 
 Block = dict[str, Any]
+_LOG_WIDTH = 130
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def print_results(results: dict[str, Any], console: Console | None = None) -> No
         results: as in ``results.json``.
         console: standard output when not given.
     """
-    (console or Console()).print(results_table(results))
+    (console or _console()).print(results_table(results))
 
 
 def print_grids(grids: Iterable[Grid], console: Console | None = None) -> None:
@@ -92,7 +94,12 @@ def print_grids(grids: Iterable[Grid], console: Console | None = None) -> None:
         grids: tables.
         console: standard output when not given.
     """
-    (console or Console()).print(_Tables(tuple(grids)))
+    (console or _console()).print(_Tables(tuple(grids)))
+
+
+def _console() -> Console:
+    """Standard output: as wide as the terminal, and in a log wide enough for every heading."""
+    return Console() if sys.stdout.isatty() else Console(width=_LOG_WIDTH)
 
 
 def results_markdown(results: dict[str, Any]) -> str:

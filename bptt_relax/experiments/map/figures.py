@@ -70,7 +70,7 @@ def _plane(axes: "Axes", results: dict[str, Any]) -> None:
     axes.plot(*start, marker="o", ms=6, color="white", mec=style.INK, mew=1.2, zorder=9)
     axes.annotate("start", start, xytext=(7, 2), textcoords="offset points", color=style.INK)
     axes.plot(0, 0, marker="*", ms=13, color=style.INK, mew=0, zorder=10)
-    axes.annotate("DFT", (0, 0), xytext=(-9, -13), textcoords="offset points", color=style.INK, ha="right")
+    axes.annotate("DFT", (0, 0), xytext=(0, -15), textcoords="offset points", color=style.INK, ha="center")
     axes.set_xlabel("towards the pretrained end (√u·Å)")
     axes.set_ylabel("towards the start (√u·Å)")
     axes.margins(0.16)
@@ -172,13 +172,14 @@ def _contraction(axes: "Axes", results: dict[str, Any]) -> None:
     if slowest is not None:
         axes.axhline(slowest, color=style.FAINT, lw=4.0, zorder=0)
         axes.annotate(
-            "the least that momentum allows", (0.98, slowest), xycoords=axes.get_yaxis_transform(), xytext=(0, 5),
-            textcoords="offset points", color=style.MUTED, fontsize=7.5, ha="right",
+            "the least that momentum allows", (0.98, slowest), xycoords=axes.get_yaxis_transform(), xytext=(0, -5),
+            textcoords="offset points", color=style.MUTED, fontsize=7.5, ha="right", va="top",
         )  # fmt: skip
+        axes.margins(y=0.1)
     axes.axhline(1.0, color=style.INK, lw=0.8, ls=(0, (4, 3)))
     axes.annotate(
-        "on translations: exactly 1", (0.02, 1.0), xycoords=axes.get_yaxis_transform(), xytext=(0, 3),
-        textcoords="offset points", color=style.INK, fontsize=7.5,
+        "on translations: exactly 1", (0.98, 1.0), xycoords=axes.get_yaxis_transform(), xytext=(0, 3),
+        textcoords="offset points", color=style.INK, fontsize=7.5, ha="right",
     )  # fmt: skip
     axes.set_xlim(-0.55, 1.55)
     axes.set_xticks([0, 1], ["spectral radius", "operator norm"])
