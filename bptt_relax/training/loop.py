@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -142,7 +142,8 @@ def fit(
             number = progress.epoch * 100_000 + progress.cursor + (50_000 if progress.finished else 0)
             checkpoints.save(number, (state, best), vars(progress).copy())
 
-        # Each form of an example, as a given and a free cell, has a program of its own, compiled when it first comes.
+        # Each form of an example, as a given and a free cell, has a program of its own, and another one through
+        # rebuilds: each is compiled when it is first needed.
         unapplied, compiled = 0, set()
         while progress.epoch < stage.epochs and progress.seconds < stage.seconds:
             losses = []
@@ -150,11 +151,13 @@ def fit(
                 if index < progress.cursor:
                     continue
                 start = time.perf_counter()
-                (state, report), objective = _within_memory(stage, objective, state, example, on_event)
+                (state, report, rebuilt), objective = _within_memory(
+                    stage, objective, state, example, on_event
+                )
                 took = time.perf_counter() - start
-                form = jax.tree.structure(example.data)
-                progress.seconds += took if form in compiled else 0.0
-                compiled.add(form)
+                programs = {(jax.tree.structure(example.data), through) for through in {False, rebuilt}}
+                progress.seconds += took if programs <= compiled else 0.0
+                compiled |= programs
                 progress.cursor = index + 1
                 if bool(report.applied):
                     unapplied = 0
@@ -213,9 +216,23 @@ def fit(
         checkpoints.close()
 
 
+class _Update(NamedTuple):
+    """An update that was made.
+
+    Attributes:
+        state: after it.
+        report: what it had to say.
+        rebuilt: the gradient was taken through rebuilds.
+    """
+
+    state: TrainState
+    report: StepReport
+    rebuilt: bool
+
+
 def _within_memory(
     stage: Stage, objective: Objective, state: TrainState, example: Example, on_event: EventFn
-) -> tuple[tuple[TrainState, StepReport], Objective]:
+) -> tuple[_Update, Objective]:
     """One train step with the first of the objective and its leaner forms that memory suffices for; and which."""
     while True:
         try:
@@ -240,20 +257,21 @@ def _within_memory(
             objective = objective.leaner
 
 
-def _one_update(
-    stage: Stage, objective: Objective, state: TrainState, example: Example
-) -> tuple[TrainState, StepReport]:
+def _one_update(stage: Stage, objective: Objective, state: TrainState, example: Example) -> _Update:
     """One train step in two compiled halves: stages that share an objective share its compiled gradient.
 
     Where the neighbors went stale on the way, the gradient is taken again through rebuilds on the host.
     """
     (value, outcome), gradient = jax.jit(objective.value_and_grad)(state.theta, example.data)
-    if int(outcome) == Outcome.STALE_NEIGHBORS and objective.through_rebuilds is not None:
+    rebuilt = int(outcome) == Outcome.STALE_NEIGHBORS and objective.through_rebuilds is not None
+    if rebuilt:
+        assert objective.through_rebuilds is not None
         (value, outcome), gradient = objective.through_rebuilds(state.theta, example.data)
     update = jax.jit(apply_gradient, static_argnames=("optimizer", "averaging"))
-    return jax.block_until_ready(
+    state, report = jax.block_until_ready(
         update(state, value, outcome, gradient, optimizer=stage.optimizer, averaging=stage.averaging)
     )
+    return _Update(state, report, rebuilt)
 
 
 def _skip_event(stage: Stage, progress: Progress, example: Example, report) -> dict[str, Any]:

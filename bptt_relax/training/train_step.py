@@ -73,7 +73,9 @@ TrainStepFn = Callable[[TrainState, PyTree], tuple[TrainState, StepReport]]
 
 def init_state(theta: Theta, optimizer: optax.GradientTransformation) -> TrainState:
     """State before the first update; copies theta, so that donation never deletes the caller's."""
-    theta = jax.tree.map(jnp.array, theta)
+    # Of a dtype that is meant: a weak one, as of a Python number, is gone after the first update, and everything is
+    # compiled again.
+    theta = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.result_type(leaf)), theta)
     return TrainState(theta, optimizer.init(theta), jnp.zeros((), jnp.int32), jax.tree.map(jnp.array, theta))
 
 

@@ -4,6 +4,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from bptt_relax.outcomes import Outcome
@@ -127,9 +128,10 @@ def test_stale_neighbors_are_trained_through(problem, stage, make_silicon, make_
     state = init_state(problem.start, stage.optimizer)
     stale = jax.jit(problem.objective.value_and_grad)(problem.start, tight)[0][1]
     assert int(stale) == Outcome.STALE_NEIGHBORS
-    ample_state, ample = _one_update(stage, stage.objective, state, Example(name, pair))
-    tight_state, report = _one_update(stage, stage.objective, state, Example(name, tight))
+    ample_state, ample, _ = _one_update(stage, stage.objective, state, Example(name, pair))
+    tight_state, report, rebuilt = _one_update(stage, stage.objective, state, Example(name, tight))
     assert bool(report.applied)
+    assert rebuilt
     assert float(report.loss) == pytest.approx(float(ample.loss), rel=1e-10)
     assert float(report.grad_norm) == pytest.approx(float(ample.grad_norm), rel=1e-8)
     assert jnp.allclose(
@@ -184,3 +186,54 @@ def test_compiling_is_no_training_time_for_any_form_of_an_example(problem, stage
     seconds = [event["seconds"] for event in events if event["event"] == "step"]
     assert seconds[:2] == [0.0, 0.0]
     assert 0.0 < seconds[3] < 0.4
+
+
+def test_nor_is_compiling_the_way_through_rebuilds(problem, stage, tmp_path):
+    name, pair = next(iter(problem.pairs.items()))
+    found = []
+
+    def stale(theta, pair):
+        outcome = jnp.asarray(int(Outcome.STALE_NEIGHBORS), jnp.int32)
+        return (jnp.zeros(()), outcome), jax.tree.map(jnp.zeros_like, theta)
+
+    def through_rebuilds(theta, pair):
+        time.sleep(0.0 if found else 0.4)
+        found.append(1)
+        return (jnp.zeros(()), jnp.zeros((), jnp.int32)), jax.tree.map(jnp.zeros_like, theta)
+
+    events = []
+    fit(
+        dataclasses.replace(
+            stage,
+            objective=Objective(stale, through_rebuilds),
+            examples=lambda epoch: [Example(name, pair)] * 3,
+            epochs=1,
+        ),
+        problem.start,
+        lambda theta: 0.0,
+        tmp_path,
+        on_event=events.append,
+    )
+    seconds = [event["seconds"] for event in events if event["event"] == "step"]
+    assert seconds[0] == 0.0
+    assert 0.0 < seconds[2] < 0.4
+
+
+def test_numbers_of_python_do_not_make_the_second_update_compile_again(problem, stage, tmp_path):
+    traced = []
+
+    def objective(theta, pair):
+        traced.append(1)
+        return (jnp.zeros(()), jnp.zeros((), jnp.int32)), jax.tree.map(jnp.ones_like, theta)
+
+    name, pair = next(iter(problem.pairs.items()))
+    weak = problem.start._replace(
+        potential={"strength": jnp.asarray(1.0)}, rule={"log_step_size": jnp.asarray(0.5)}
+    )
+    assert all(leaf.weak_type for leaf in jax.tree.leaves(weak))
+    twice = dataclasses.replace(
+        stage, objective=Objective(objective), examples=lambda epoch: [Example(name, pair)] * 2, epochs=1,
+        optimizer=optax.sgd(0.1),
+    )  # fmt: skip
+    fit(twice, weak, lambda theta: 0.0, tmp_path)
+    assert len(traced) == 1
