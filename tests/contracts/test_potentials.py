@@ -40,6 +40,7 @@ class TestEnergyOfEdges(PotentialConformance):
         return from_energy_fn(energy_fn, MORSE, 4.5)
 
 
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")  # jax-md sums in what is not there
 class TestEnergyOfPositions(PotentialConformance):
     """jax-md's list of neighbors names no images."""
 
@@ -53,8 +54,8 @@ class TestEnergyOfPositions(PotentialConformance):
             displacement, 20.0, r_onset=2.5, r_cutoff=3.5, fractional_coordinates=False
         )
 
-        def energy_fn(params, R, neighbor, box):
-            return pair(R, neighbor=neighbor, box=box, **params)
+        def energy_fn(params, R, neighbor, box, perturbation):
+            return pair(R, neighbor=neighbor, box=box, perturbation=perturbation, **params)
 
         params = {name: jnp.asarray(value) for name, value in MORSE.items()}
         params = {"sigma": params["length"], "epsilon": params["depth"], "alpha": params["alpha"]}

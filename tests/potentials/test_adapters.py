@@ -44,8 +44,8 @@ def test_jax_mds_neighbor_list_energies(morse, make_silicon, make_structure):
         displacement, atoms.cell.array.T, r_onset=4.0, r_cutoff=5.0, fractional_coordinates=False
     )
 
-    def energy_fn(params, R, neighbor, box):
-        return pair(R, neighbor=neighbor, box=box, **params)
+    def energy_fn(params, R, neighbor, box, perturbation):
+        return pair(R, neighbor=neighbor, box=box, perturbation=perturbation, **params)
 
     sparse = predict(*from_energy_fn(energy_fn, morse, 5.0), structure)
     dense = predict(*from_energy_fn(energy_fn, morse, 5.0, neighbors_per_atom=40), structure)
@@ -57,14 +57,22 @@ def test_jax_mds_neighbor_list_energies(morse, make_silicon, make_structure):
     ours = potentials.stillinger_weber()
     _, many_body = energy.stillinger_weber_neighbor_list(displacement, atoms.cell.array.T, cutoff=ours.cutoff)
 
-    def three_body(params, R, neighbor, box):
-        return params["scale"] * many_body(R, neighbor=neighbor, box=box)
+    def three_body(params, R, neighbor, box, perturbation):
+        return params["scale"] * many_body(R, neighbor=neighbor, box=box, perturbation=perturbation)
 
     adapted = from_energy_fn(three_body, {"scale": jnp.ones(())}, ours.cutoff, neighbors_per_atom=24)
     expected = predict(ours, ours.init(None), structure)
     found = predict(*adapted, structure)
     # jax-md's default constants have fewer digits than ours.
     np.testing.assert_allclose(found.forces, expected.forces, atol=2e-3)
+    np.testing.assert_allclose(found.stress, expected.stress, atol=1e-5)
+
+    def unperturbed(params, R, neighbor, box):
+        return three_body(params, R, neighbor, box, jnp.eye(3))
+
+    without = from_energy_fn(unperturbed, {"scale": jnp.ones(())}, ours.cutoff, neighbors_per_atom=24)
+    assert without[0].predicts == ("energy", "forces")
+    assert predict(*without, structure).stress is None, "jax-md's derivative by the box is no stress"
 
 
 def predict_energy(adapted, structure):

@@ -30,10 +30,12 @@ def from_energy_fn(
     Args:
         energy_fn: (params, ...) -> energy () eV, or energies of atoms (N,) eV, which are masked and summed here. It
             gets what its further parameters are called: ``positions``, ``cell``, ``species``, ``mask``, ``vectors``,
-            ``distances``, ``senders``, ``receivers``, jax-md's ``R``, ``box`` and ``neighbor``, and more
-            (`inputs.OFFERED`). One that asks for ``vectors`` or ``distances`` sees every periodic image and is right
-            in any cell; one that asks for ``positions`` is responsible for images itself. ``neighbor`` names no
-            images: where the cell is smaller than twice the cutoff the energy is NaN, never silently wrong.
+            ``distances``, ``senders``, ``receivers``, jax-md's ``R``, ``box``, ``neighbor`` and ``perturbation``, and
+            more (`inputs.OFFERED`). One that asks for ``vectors`` or ``distances`` sees every periodic image and is
+            right in any cell; one that asks for ``positions`` is responsible for images itself. ``neighbor`` names no
+            images: where the cell is smaller than twice the cutoff the energy is NaN, never silently wrong. With it
+            there is a stress for those who ask for ``perturbation`` and hand it on: jax-md's own derivative by
+            ``box`` is another quantity.
         params: what trains: a pytree of floats.
         cutoff: distance at which the energy of a pair has gone smoothly to zero, angstrom.
         bond_cutoff: of the bonds and angles of ``graph``, angstrom; zero for none.
@@ -73,12 +75,17 @@ def from_energy_fn(
 
         return neighbor_list(graph, positions, neighbors_per_atom)
 
+    perturbed = "perturbation" in asked
+    has_stress = perturbed or "neighbor" not in asked
+
     def energy(params: Params, positions: Positions, strain: Array, system: System, graph: Graph) -> Energy:
         deformation = jnp.eye(3, dtype=positions.dtype) + 0.5 * (strain + strain.T)
-        moved, cell = positions @ deformation, system.cell @ deformation
+        moved, cell = positions, system.cell
+        if not perturbed:
+            moved, cell = positions @ deformation, system.cell @ deformation
         # Whoever asks for the system must see the cell that is strained.
         given = inputs.positional_inputs(
-            asked, moved, cell, system._replace(cell=cell), graph, cutoff, neighbor
+            asked, moved, cell, system._replace(cell=cell), graph, cutoff, neighbor, deformation
         )
         with jax.numpy_rank_promotion("allow"):
             value = energy_fn(params, **given)
@@ -96,9 +103,11 @@ def from_energy_fn(
             params, positions, still, system, graph
         )
         forces = jnp.where(system.mask[:, None], -slope, 0.0)
-        return Prediction(value, forces, virial / jnp.abs(jnp.linalg.det(system.cell)))
+        stress = virial / jnp.abs(jnp.linalg.det(system.cell)) if has_stress else None
+        return Prediction(value, forces, stress)
 
-    return Potential(lambda key: params, apply, spec, True, elements, name), params
+    predicts = ("energy", "forces", "stress") if has_stress else ("energy", "forces")
+    return Potential(lambda key: params, apply, spec, True, elements, name, predicts=predicts), params
 
 
 def total(value: Array, system: System, what: str) -> Energy:

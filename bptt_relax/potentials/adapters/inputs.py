@@ -22,6 +22,7 @@ OFFERED: dict[str, str] = {
     "cell": "(3, 3) angstrom, rows are lattice vectors",
     "box": "(3, 3) angstrom, columns are lattice vectors, as jax-md wants it",
     "neighbor": "jax-md's neighbor list, every pair in both directions",
+    "perturbation": "(3, 3), what jax-md multiplies the vectors of pairs with: stress is the derivative by it",
     "vectors": "(E, 3) angstrom, from each edge's center to its neighbor",
     "distances": "(E,) angstrom",
     "centers": "(E,) atoms that edges start from, ascending; also called receivers",
@@ -35,7 +36,7 @@ OFFERED: dict[str, str] = {
     "system": "the System",
     "graph": "the Graph, with bonds and angles",
 }
-ON_POSITIONS = frozenset({"positions", "R", "cell", "box", "neighbor"})
+ON_POSITIONS = frozenset({"positions", "R", "cell", "box", "neighbor", "perturbation"})
 ON_EDGES = frozenset({"vectors", "distances"})
 SEES_PADDING = frozenset({"mask", "species", "system", "graph", "neighbor", "edge_mask"})
 
@@ -82,6 +83,7 @@ def positional_inputs(
     graph: Graph,
     cutoff: float,
     neighbor: Callable[[Graph, Array], Any],
+    perturbation: Array,
 ) -> dict[str, Any]:
     """Inputs of a function of positions.
 
@@ -93,6 +95,7 @@ def positional_inputs(
         graph: the neighbors.
         cutoff: angstrom.
         neighbor: makes jax-md's list of a graph and the positions.
+        perturbation: (3, 3).
     """
     num_atoms = positions.shape[0]
     # Out of the way of everything real, and each three cutoffs from the next: no distance is zero.
@@ -109,6 +112,7 @@ def positional_inputs(
             "cell": lambda: cell,
             "box": lambda: cell.T,
             "neighbor": lambda: neighbor(graph, apart),
+            "perturbation": lambda: perturbation,
         },
     )
 
