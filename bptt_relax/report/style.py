@@ -1,5 +1,6 @@
 """How every figure looks: colours, type, spines. matplotlib is imported only once something is drawn."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -135,6 +136,16 @@ def plain_log_ticks(axis: Any) -> None:
     axis.set_minor_locator(LogLocator(base=10, subs=tuple(range(1, 10))))
     axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def decade_ticks(axis: Any) -> None:
+    """Ticks at powers of ten, at most a handful, written with their exponents."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    axis.set_major_locator(LogLocator(base=10, numticks=6))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"10{f'{round(math.log10(x))}'.translate(raised)}"))
 
 
 def level(axes: "Axes", height: float, stage: str) -> None:

@@ -33,8 +33,8 @@ def preference(results: Found) -> "Figure":
         results: as in ``results.json``.
     """
     with style.drawing():
-        figure = style.new_figure(11.0, 0.55 * len(results["arms"]) + 2.2)
-        left, middle, right = figure.subplots(1, 3)
+        figure = style.new_figure(12.5, 0.5 * len(results["arms"]) + 2.2)
+        left, middle, right = figure.subplots(1, 3, width_ratios=(1.0, 1.1, 1.1))
         _sensitivity(left, results["sensitivity"])
         _shifts(middle, results["arms"])
         _gains(right, results)
@@ -45,7 +45,7 @@ def _sensitivity(axes: "Axes", found: Found) -> None:
     axes.set_title("What ΔQ depends on")
     for part, tint, shape, label in (
         ("potential", POTENTIAL, "o", "potential"),
-        ("rule", RULE, "D", "step size, annealing, momentum"),
+        ("rule", RULE, "D", "rule"),
     ):
         lines = np.array([each[part] for each in found["per_structure"].values()])
         for line in lines:
@@ -55,15 +55,16 @@ def _sensitivity(axes: "Axes", found: Found) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(found["steps"], [str(step) for step in found["steps"]])
+    style.decade_ticks(axes.yaxis)
     axes.minorticks_off()
     axes.set_xlabel("steps of the relaxation")
     axes.set_ylabel("change of ΔQ per relative change (√u·Å)")
     axes.grid()
-    axes.legend(loc="best")
+    axes.legend(loc="lower left", fontsize=8.0)
 
 
 def _shifts(axes: "Axes", arms: Found) -> None:
-    axes.set_title("How far each part moves the ends")
+    axes.set_title("What moves the ends")
     for y, arm in enumerate(arms.values()):
         for which, tint, shape in (("potential_alone", POTENTIAL, "o"), ("rule_alone", RULE, "D")):
             for stop, filled, offset in (("horizon", False, -0.13), ("converged", True, 0.13)):
@@ -71,7 +72,7 @@ def _shifts(axes: "Axes", arms: Found) -> None:
                 face = tint if filled else "white"
                 axes.plot(value, y + offset, shape, mec=tint, mfc=face, ms=5.5, mew=1.1)
     _rows(axes, arms)
-    axes.set_xlabel("distance of ends from the start's (√u·Å)\nopen: when training stops, filled: converged")
+    axes.set_xlabel("by how much (√u·Å)\nopen: where training stops, filled: converged")
 
 
 def _gains(axes: "Axes", results: Found) -> None:
