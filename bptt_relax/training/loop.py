@@ -263,10 +263,10 @@ def _one_update(stage: Stage, objective: Objective, state: TrainState, example: 
     Where the neighbors went stale on the way, the gradient is taken again through rebuilds on the host.
     """
     (value, outcome), gradient = jax.jit(objective.value_and_grad)(state.theta, example.data)
-    rebuilt = int(outcome) == Outcome.STALE_NEIGHBORS and objective.through_rebuilds is not None
-    if rebuilt:
-        assert objective.through_rebuilds is not None
+    rebuilt = False
+    if int(outcome) == Outcome.STALE_NEIGHBORS and objective.through_rebuilds is not None:
         (value, outcome), gradient = objective.through_rebuilds(state.theta, example.data)
+        rebuilt = True
     update = jax.jit(apply_gradient, static_argnames=("optimizer", "averaging"))
     state, report = jax.block_until_ready(
         update(state, value, outcome, gradient, optimizer=stage.optimizer, averaging=stage.averaging)
