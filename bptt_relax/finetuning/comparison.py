@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bptt_relax import processes, relax
+from bptt_relax import compilation, processes, relax
 from bptt_relax.finetuning import cases as casing
 from bptt_relax.finetuning import recorded, results, workspace
 from bptt_relax.finetuning.bench import make_bench, make_programs
@@ -85,6 +85,7 @@ class Comparison:
         no_say = _DATA if "step" in relaxation.scales else _DATA | {"train_steps"}
         key = _digest(relaxation.model_dump(exclude=no_say))
         if key not in self._rulers:
+            compilation.make_room()
             measured = [*self.corpus.split.validation, *self.corpus.held_out]
             relaxer = relax.relaxation(
                 self.potential, make_rule(relaxation), force_tolerance=relaxation.force_tolerance
@@ -235,6 +236,7 @@ class Comparison:
             ]
         )
         if key not in self._programs:
+            compilation.make_room()
             rule = make_rule(settings.relaxation)
             self._programs[key] = make_programs(settings, self.potential, self.base.params, rule, train)
         return self._programs[key]
