@@ -44,6 +44,17 @@ def part(*values):
     }
 
 
+def test_what_bptt_never_improved_is_hollow():
+    def faces(best_epoch):
+        variant = {"label": "0.5", "group": "clipping", "best_epoch": {"bptt": best_epoch}, "test": part(1.0)}
+        both = {"test": part(2.5, 2.6)}
+        figure = figures.sensitivity({"pretrained": both, "common": both, "variants": {"clip": variant}})
+        return [line.get_markerfacecolor() for line in figure.axes[0].get_lines() if line.get_marker() == "o"]
+
+    assert faces(0) == ["white"]
+    assert faces(2) == [figures.WAYS["variant", "common"][0]]
+
+
 def test_figure_and_table_show_every_variant(tmp_path, capsys):
     steady = {"largest": 40.0, "limit": 80.0}
     variants = {}
@@ -62,6 +73,7 @@ def test_figure_and_table_show_every_variant(tmp_path, capsys):
     for variant in VARIANTS.values():
         assert f">{variant.label}<" in text
         assert f">{variant.group}<" in text
+    assert "hollow" in text
     print_grids([figures.table(results)])
     assert "50%" in capsys.readouterr().out
 

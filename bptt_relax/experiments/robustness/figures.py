@@ -19,6 +19,7 @@ WAYS = {
     ("variant", "own"): (style.OTHER_COLORS[0], "D", -0.22, "trained so, tested so"),
     ("common", "own"): (style.COLORS["control"], "v", 0.22, "trained in common, tested so"),
 }
+UNCHANGED = "hollow: no epoch of BPTT validated better than what it started from"
 CAPTION = (
     "ΔQ: mean over held-out structures, √u·Å; in brackets the 95% interval over structures. Own: tested with the "
     "changed relaxation. Step: share of the step size's limit of stability at the stiffest training structure."
@@ -102,20 +103,26 @@ def _levels(axes: "Axes", results: Found) -> None:
 
 
 def _points(axes: "Axes", variant: Found, y: float) -> None:
+    # A model that no epoch of BPTT improved on validation is the one that it started from.
+    unchanged = variant.get("best_epoch", {}).get("bptt") == 0
     for way, (tint, shape, offset, _) in WAYS.items():
         value = tested(variant, *way, "test")
         if value is not None:
-            axes.plot(value["mean"], y + offset, shape, color=tint, ms=5.0, mew=0, zorder=3)
+            inside = "white" if unchanged and way[0] == "variant" else tint
+            axes.plot(value["mean"], y + offset, shape, color=tint, mfc=inside, ms=5.0, mew=1.0, zorder=3)
 
 
 def _key(figure: "Figure") -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], ls="none", marker=shape, color=tint, mew=0, ms=6.0, label=label)
+        Line2D([], [], ls="none", marker=shape, color=tint, mew=1.0, ms=5.0, label=label)
         for tint, shape, _, label in WAYS.values()
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    handles.append(
+        Line2D([], [], ls="none", marker="o", color="0.3", mfc="white", mew=1.0, ms=5.0, label=UNCHANGED)
+    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
 
 
 def tested(variant: Found, model: str, relaxation: str, part: str) -> Found | None:
