@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Rows = list[tuple[str, dict[str, float]]]
 
-LOG_BEYOND = 20.0
+LOG_BEYOND = 10.0
 """Ratio of largest to smallest value from which a logarithmic axis reads better."""
 
 
