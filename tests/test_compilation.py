@@ -26,7 +26,8 @@ def programs():
 
 
 def test_programs_are_kept_where_there_is_room(programs):
-    assert not make_room()
+    # More than there can be: what tests before this one compiled has no say.
+    assert not make_room(most=2.0)
     assert all(function._cache_size() == 1 for function in programs)
 
 
