@@ -69,7 +69,12 @@ class Checkpoints:
                 f"checkpoint {self.folder / str(number)} does not fit this run: {'; '.join(sorted(problems)[:5])}. "
                 "It was written by another configuration or version; start afresh without --resume"
             )
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), like)
+        # On the devices of the expected leaves: Orbax would ask for those it was written from, and a run that began on
+        # a CPU may go on on a GPU.
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+            jax.tree.map(jnp.asarray, like),
+        )
         restored = self._manager.restore(
             number,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()),

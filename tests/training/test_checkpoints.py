@@ -1,4 +1,10 @@
+import os
+import subprocess
+import sys
+
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from bptt_relax.outcomes import InputError
@@ -44,6 +50,29 @@ def test_another_dtype_shape_or_structure_is_refused(checkpoints, expected, mess
     checkpoints.save(0, TREE, {})
     with pytest.raises(InputError, match=message):
         checkpoints.restore(expected)
+
+
+ON_A_SECOND_DEVICE = """
+import sys
+from pathlib import Path
+import jax
+import jax.numpy as jnp
+from bptt_relax.training import Checkpoints
+opened = Checkpoints(Path(sys.argv[1]))
+opened.save(0, jax.device_put({"w": jnp.arange(3, dtype=jnp.float32)}, jax.devices()[1]), {})
+opened.close()
+"""
+
+
+def test_a_checkpoint_of_a_device_that_is_not_here_goes_to_the_one_that_is(tmp_path):
+    two = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    subprocess.run([sys.executable, "-c", ON_A_SECOND_DEVICE, str(tmp_path)], env=two, check=True)
+    opened = Checkpoints(tmp_path)
+    expected = {"w": jnp.zeros(3, jnp.float32)}
+    restored, _ = opened.restore(expected)
+    opened.close()
+    np.testing.assert_array_equal(restored["w"], [0.0, 1.0, 2.0])
+    assert restored["w"].devices() == {jax.devices()[0]}
 
 
 def test_nothing_to_resume(checkpoints):
