@@ -11,6 +11,7 @@ from ase.filters import FrechetCellFilter
 from ase.io import read
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
+from ase.phonons import Phonons
 
 import bptt_relax as br
 from bptt_relax import neighbors, potentials, systems
@@ -123,6 +124,37 @@ def test_what_it_can_not_do_is_said():
         broken.get_potential_energy()
     with pytest.raises(ValueError, match="skin=-1 must not be negative"):
         br.ASECalculator(POTENTIAL, PARAMS, skin=-1)
+
+
+def test_phonons_of_diamond(tmp_path):
+    # Relaxed, or the optical mode would not be one at a minimum.
+    crystal = bulk("Si", a=2.0951 * 2 ** (1 / 6) * 4 / np.sqrt(3))
+    phonons = Phonons(
+        crystal, br.ASECalculator(POTENTIAL, PARAMS), supercell=(3, 3, 3), delta=0.01, name=tmp_path / "ph"
+    )
+    phonons.run()
+    phonons.read(acoustic=True)
+    found = phonons.band_structure([[0.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
+    np.testing.assert_allclose(found[0, :3], 0.0, atol=1e-4)
+    # Frozen: both atoms move against each other by u, and mu w^2 = E''(u) with the reduced mass.
+    energies = []
+    for u in (-0.01, 0.0, 0.01):
+        moved = crystal.copy()
+        moved.positions[1, 0] += u
+        energies.append(float(direct(moved).energy))
+    stiffness = (energies[0] - 2 * energies[1] + energies[2]) / 0.01**2
+    mass = crystal.get_masses()[0] / 2
+    expected = units._hbar * np.sqrt(stiffness * units._e / units._amu / mass) * 1e10 / units._e
+    np.testing.assert_allclose(found[0, 3:], expected, rtol=1e-3)
+    assert np.all(found[1] > 0.005)
+
+
+def test_a_trained_network_relaxes_in_ase(make_silicon):
+    atoms = make_silicon(1, rattle=0.15)
+    atoms.calc = br.ASECalculator(*potentials.load("nequip-silicon"))
+    before = atoms.get_potential_energy()
+    assert BFGS(atoms, logfile=None).run(fmax=0.02, steps=200)
+    assert atoms.get_potential_energy() < before - 0.05
 
 
 def test_chgnet_in_one_shot():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from bptt_relax.adjoints import _floats
 from bptt_relax.adjoints._contract import RecordFn, RunFn
-from bptt_relax.adjoints.implicit import Implicit, Usable, require_fixed_cell
+from bptt_relax.adjoints.implicit import Implicit, Usable, require_fixed_cell, require_solver
 from bptt_relax.adjoints.truncated import window_then
 from bptt_relax.relax import Relaxation
 from bptt_relax.trees import where
@@ -59,9 +59,10 @@ class Guided:
         """See `Adjoint.build`.
 
         Raises:
-            ValueError: the relaxation moves the cell.
+            ValueError: the relaxation moves the cell, or the solver does not fit its forces.
         """
         require_fixed_cell(relaxation, self)
+        require_solver(relaxation, self.implicit)
 
         def pullback(theta, state, final, system, cotangent):
             del state

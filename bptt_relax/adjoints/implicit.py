@@ -137,11 +137,7 @@ class Implicit:
             ValueError: a solver for symmetric systems on forces that are not conservative, or a variable cell.
         """
         require_fixed_cell(relaxation, self)
-        if not relaxation.conservative and self.solver in ("cg", "minres"):
-            raise ValueError(
-                f"solver={self.solver!r} needs a symmetric Jacobian and these forces are not conservative: "
-                "take solver='gmres' or leave it out"
-            )
+        require_solver(relaxation, self)
 
         def unrolled(theta, state, system, cotangent):
             step = checkpointed_step(relaxation, num_steps, lean=True)
@@ -250,6 +246,19 @@ def require_fixed_cell(relaxation: Relaxation, adjoint: Adjoint) -> None:
         raise ValueError(
             f"adjoint {type(adjoint).__name__} differentiates positions in a given cell, and this relaxation moves "
             "the cell: take Checkpointed or Truncated"
+        )
+
+
+def require_solver(relaxation: Relaxation, implicit: Implicit) -> None:
+    """Refuse a solver for symmetric systems where the Jacobian of the forces is not symmetric.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if not relaxation.conservative and implicit.solver in ("cg", "minres"):
+        raise ValueError(
+            f"solver={implicit.solver!r} needs a symmetric Jacobian and these forces are not conservative: "
+            "take solver='gmres' or leave it out"
         )
 
 

@@ -80,9 +80,9 @@ def compare(
         errors: known error of the pretrained model in energies (eV/atom) and forces (eV/angstrom).
 
     Returns:
-        ``light``, the worst of all; ``blocks``, each with mean ``change``, the ``scale`` it is judged by, ``ratio`` of
-        the two, ``light``, and the ``worst`` crystal with its change; ``minima_lost``; ``crystals``, one entry each.
-        A block that the models say nothing about (energies of direct forces) is left out.
+        ``light``, the worst of all, red where a minimum was lost; ``blocks``, each with mean ``change``, the ``scale``
+        it is judged by, ``ratio`` of the two, ``light``, and the ``worst`` crystal with its change; ``minima_lost``;
+        ``crystals``, one entry each. A block that the models say nothing about (energies of direct forces) is left out.
     """
     names = [crystal.formula for crystal in probe.crystals]
     states = [_states(probe, answers) for answers in (before, after)]
@@ -100,8 +100,8 @@ def compare(
             # Not every crystal's modulus was measured: without one there is nothing to judge by.
             if np.isfinite(scale):
                 blocks[quantity] = _judge(which, changes, scale)
-        if lost:
-            blocks["volume"]["light"] = "red"
+    if lost and "volume" in blocks:
+        blocks["volume"]["light"] = "red"
     changes = [
         min(float(np.nan_to_num(np.mean(np.abs(a - b)), nan=_BEYOND)), _BEYOND)
         for b, a in zip(before.forces, after.forces, strict=True)
@@ -113,7 +113,8 @@ def compare(
         for name, crystal, change, b, a in zip(names, probe.crystals, changes, *states, strict=True)
     }
     return {
-        "light": worst(block["light"] for block in blocks.values()),
+        # Where every minimum was lost there is no block of the volume to say it.
+        "light": "red" if lost else worst(block["light"] for block in blocks.values()),
         "blocks": blocks,
         "minima_lost": lost,
         "crystals": crystals,

@@ -23,8 +23,8 @@ def export(
 ) -> Parity | None:
     """Write weights to a file that the original package loads: CHGNet to .pth.tar, Nequix to .nqx.
 
-    The file is read back and predicts a few structures; so does the original package where some Python has it.
-    Both predictions and their differences are noted in ``<path>.parity.json``.
+    What the file holds is read back and predicts a few structures; so does the original package where some Python has
+    it. Both predictions and their differences are noted in ``<path>.parity.json``.
 
     Args:
         path: where; replaced if it exists.
@@ -36,8 +36,8 @@ def export(
         the differences, or None where no Python with that package is at hand.
 
     Raises:
-        InputError: unknown name, no such file, a model that no other package has, or a name that does not end as
-            the format asks.
+        InputError: unknown name, no such file, a model that no other package has, a name that does not end as the
+            format asks, or a parameter that isn't finite.
         ModelError: the original package refuses the file, or predicts something else.
     """
     path = Path(path)
@@ -53,12 +53,12 @@ def export(
     if params is not None:
         weights = kind.unload(params, weights)
     data = kind.encode(weights)
-    weights_file.write_whole(path, data)
-
-    back = kind.convert(Published(path.read_bytes(), str(path), ""), model)
+    # Read back before it replaces what may be there: what can't be read is refused.
+    back = kind.convert(Published(data, str(path), ""), model)
     # Double precision here, so that what is left is the other side's rounding.
     with precision(double=True):
         ours = parity.predictions(*kind.build(back, model, str(path)))
+    weights_file.write_whole(path, data)
     python = python or parity.interpreter(model.family)
     answer = None if python is None else parity.ask(model.family, python, path)
     found = None if answer is None else parity.compare(ours, answer)

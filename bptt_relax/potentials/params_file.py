@@ -25,11 +25,12 @@ def save_params(path: str | Path, params: Params, *, name: str = "potential") ->
         name: of the potential, for whoever finds the file.
 
     Raises:
-        InputError: not a .safetensors path, or two parameters of one path.
+        InputError: not a .safetensors path, two parameters of one path, or a value that isn't finite.
     """
     path = Path(path)
     require_safetensors(path)
     arrays = {key: _storable(leaf) for key, leaf in own_format.by_path(params).items()}
+    weights_file.require_finite(arrays, path)
     metadata = {"format": weights_file.PARAMETERS_FORMAT, "potential": name}
     weights_file.write_whole(path, serialize(arrays, metadata))
 

@@ -155,7 +155,7 @@ def save(path: str | Path, name_or_path: str | Path, params: Params) -> None:
         params: of that potential.
 
     Raises:
-        InputError: unknown name, no such file, or not a .safetensors path.
+        InputError: unknown name, no such file, not a .safetensors path, or a parameter that isn't finite.
     """
     path = Path(path)
     params_file.require_safetensors(path)

@@ -38,10 +38,25 @@ def write(path: str | Path, weights: Weights) -> None:
     Args:
         path: where; replaced if it exists.
         weights: what.
+
+    Raises:
+        InputError: a value isn't finite: nothing is written.
     """
+    require_finite(weights.arrays, path)
     metadata = {"format": FORMAT, "model": weights.model, "arguments": json.dumps(weights.arguments)}
     arrays = {k: np.asarray(v, np.float32, order="C") for k, v in weights.arrays.items()}
     write_whole(Path(path), serialize(arrays, metadata))
+
+
+def require_finite(arrays: dict[str, np.ndarray], path: str | Path) -> None:
+    """Refuse to save what could not be loaded again.
+
+    Raises:
+        InputError: an array holds NaN or infinite values.
+    """
+    for name, array in arrays.items():
+        if not np.all(np.isfinite(array)):
+            raise InputError(f"{name} holds NaN or infinite values: {path} is not written")
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -73,8 +73,10 @@ def _identity(base: dict[str, Any], results: dict[str, Any], stage: str, seed: i
     # A potential from Python is of no family: what is known of it is its parameters.
     hashed = "published file" if base.get("family", True) else "given from Python, its parameters"
     sha256 = f" ({hashed} sha256 {base['sha256']})" if base["sha256"] else ""
+    first = results["config"]["bptt"]["start_from"] == "force_matching"
     how = {
-        "bptt": "backpropagation through the structural relaxation, after force matching where the data have forces",
+        "bptt": "backpropagation through the structural relaxation"
+        + (", after force matching where the data have forces" if first else ""),
         "force_matching": "matching the forces of ionic steps, for as long as BPTT and what led to it took",
     }[stage]
     commit = results["environment"].get("commit")
@@ -92,14 +94,19 @@ def _limits(results: dict[str, Any], base: dict[str, Any], stage: str) -> Iterat
     cells = any((block.get(stage) or {}).get("cell") for block in blocks)
     yield (
         f"For relaxing structures like those it was trained on, {'cell included' if cells else 'with the cell fixed'}, "
-        "at the level of theory of their reference calculations. Energies were not trained: compare them with those of "
-        "no other model."
+        "at the level of theory of their reference calculations. The energies of those were not learned: compare its "
+        "own with those of no other model."
     )
     found = _stages(results).get(stage)
     if found is None:
         yield "Other chemistry was not checked: use it for what it was trained on."
     else:
-        yield forgetting.sentence(found)
+        since = (
+            f" Counted from {_text(base['started_from'])}, not from the published model."
+            if base["started_from"]
+            else ""
+        )
+        yield forgetting.sentence(found) + since
     covers = (
         f"covers {base['num_elements']} elements"
         if base["num_elements"]

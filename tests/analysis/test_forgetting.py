@@ -89,6 +89,18 @@ def test_a_hole_and_a_lost_minimum_are_red_and_named(asked):
     assert found["light"] == "red"
 
 
+def test_a_lost_minimum_is_red_where_it_was_the_only_one(asked):
+    questions, _, _, before = asked
+    falling = -np.arange(float(before.energies.size)).reshape(before.energies.shape)
+    found = forgetting.compare(questions, before, before._replace(energies=falling))
+    assert found["minima_lost"] == ["Si"]
+    assert {name: block["light"] for name, block in found["blocks"].items()} == {
+        "forces": "green",
+        "short_range": "green",
+    }
+    assert found["light"] == "red"
+
+
 def test_a_weaker_wall_is_yellow(asked):
     questions, _, _, before = asked
     found = forgetting.short_range(questions, before.repulsion, 0.4 * before.repulsion)

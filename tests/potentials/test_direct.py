@@ -111,8 +111,9 @@ def test_adjoints_find_their_way_without_energy_or_symmetry(potential, case, adj
 
 def test_what_needs_more_than_forces_refuses(potential, case):
     relaxation = relax.relaxation(potential, relax.descent(0.1))
-    with pytest.raises(ValueError, match="gmres"):
-        unrolling.unroll(relaxation, 5, Implicit(solver="cg"))
+    for adjoint in (Implicit(solver="cg"), Guided(2, implicit=Implicit(solver="minres"))):
+        with pytest.raises(ValueError, match="gmres"):
+            unrolling.unroll(relaxation, 5, adjoint)
     with pytest.raises(ValueError, match="home predicts no stress"):
         relax.variable_cell_relaxation(potential, relax.descent(0.1))
 

@@ -97,6 +97,25 @@ def test_a_wrong_name_is_refused_before_anything_is_written(tuned, no_peer, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_not_finite_is_refused_and_replaces_nothing(tuned, no_peer, tmp_path):
+    source, params = tuned("chgnet-0.3.0")
+    broken = jax.tree.map(lambda x: np.full_like(x, np.nan), params)
+    for name, write in (("t.pth.tar", potentials.export), ("t.safetensors", potentials.save)):
+        path = tmp_path / name
+        path.write_bytes(b"good")
+        with pytest.raises(InputError, match="NaN or infinite values"):
+            write(path, source, broken)
+        assert path.read_bytes() == b"good"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["t.pth.tar", "t.safetensors"]
+
+
+def test_a_prediction_that_is_not_a_number_does_not_pass():
+    numbers = {"energy": 1.0, "forces": [[0.0] * 3], "stress": [[0.0] * 3] * 3}
+    ours = {"one": numbers, "two": numbers | {"energy": float("nan")}}
+    found = parity.compare(ours, {"package": "chgnet 9", "predictions": {"one": numbers, "two": numbers}})
+    assert not found.passed
+
+
 def test_a_package_that_says_something_else_is_an_error_and_noted(tuned, tmp_path, monkeypatch):
     source, _ = tuned("nequix-mp-1")
     ours = {"one": {"energy": 1.0, "forces": [[0.0] * 3], "stress": [[0.0] * 3] * 3}}

@@ -83,7 +83,9 @@ def make_run(results, seeds=(0,)):
                 delta_q["ci95"] = [0.8 * delta_q["mean"], 1.2 * delta_q["mean"]]
                 delta_q["per_seed"] = {n: [v] * len(seeds) for n, v in delta_q["per_structure"].items()}
     return results | {
-        "config": {"model": "chgnet-0.3.0", "parameters": {"rank": 0}},
+        "config": {
+            "model": "chgnet-0.3.0", "parameters": {"rank": 0}, "bptt": {"start_from": "force_matching"},
+        },
         "seeds": list(seeds),
         "dataset": {
             "name": "mine", "sha256": "ab" * 32, "train": ["a", "b"], "validation": ["c"],

@@ -31,6 +31,9 @@ def test_a_card_says_what_it_is_from_what_and_whom_to_cite(run):
     assert "arXiv.2106.09685" not in card
     run["config"]["parameters"]["rank"] = 4
     assert "arXiv.2106.09685" in model_card(run, "bptt")
+    assert "relaxation, after force matching where" in card
+    run["config"]["bptt"]["start_from"] = "pretrained"
+    assert "after force matching" not in model_card(run, "bptt")
 
 
 def test_numbers_are_those_of_the_results_with_their_intervals(run):
@@ -58,6 +61,7 @@ def test_names_from_the_data_are_text(run):
     assert card.startswith("# chgnet-0.3.0, tuned by BPTT on my # set \\<script\\>\n")
     assert "- 2 trained on: x\\](http://y), \\`a\\`\\|b" in card
     assert "continued from \\[tuned\\].safetensors" in card
+    assert "Counted from \\[tuned\\].safetensors, not from the published model." in card
     assert "\n# no heading" not in card
     assert card.count("```") == 2
 

@@ -1,28 +1,26 @@
-"""Predictions of the chgnet package for a checkpoint."""
+"""Predictions of the chgnet package for a checkpoint, by its calculator for ASE."""
 
 import importlib.metadata
 import json
 import sys
 
-GPA = 160.21766208
-"""GPa per eV/angstrom^3; on its own here, because this file runs without its package."""
-
 
 def main() -> None:
     """Answer one question."""
-    from chgnet.model import CHGNet  # pyright: ignore[reportMissingImports]
-    from pymatgen.core import Structure
+    from ase import Atoms
+    from chgnet.model import CHGNet, CHGNetCalculator  # pyright: ignore[reportMissingImports]
 
     question = json.load(sys.stdin)
-    model = CHGNet.from_file(question["file"])
+    calculator = CHGNetCalculator(CHGNet.from_file(question["file"]), use_device="cpu")
     predictions = {}
     for name, given in question["structures"].items():
-        structure = Structure(given["cell"], given["numbers"], given["positions"], coords_are_cartesian=True)
-        found = model.predict_structure(structure, task="efs")
+        atoms = Atoms(
+            given["numbers"], given["positions"], cell=given["cell"], pbc=True, calculator=calculator
+        )
         predictions[name] = {
-            "energy": float(found["e"]) * len(structure),
-            "forces": found["f"].tolist(),
-            "stress": (found["s"] / GPA).tolist(),
+            "energy": float(atoms.get_potential_energy()),
+            "forces": atoms.get_forces().tolist(),
+            "stress": atoms.get_stress(voigt=False).tolist(),
         }
     version = importlib.metadata.version("chgnet")
     json.dump({"package": f"chgnet {version}", "predictions": predictions}, sys.stdout)
