@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +7,7 @@ import pytest
 
 from bptt_relax import cli, datasets, io
 from bptt_relax.outcomes import InputError
+from bptt_relax.potentials import parity
 
 WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
 
@@ -64,6 +66,26 @@ def test_models_are_fetched_verified_and_found_damaged(tmp_path, monkeypatch, ca
     assert cli.main(["models", "verify"]) == 0
     with pytest.raises(InputError, match=r"name a model to fetch: .*nequix-oam-1"):
         cli.main(["models", "fetch"])
+
+
+def test_models_are_exported_and_compared(tmp_path, monkeypatch, capsys):
+    if not WEIGHTS.is_dir():
+        pytest.skip("the published nequix files are not on this machine")
+    monkeypatch.setenv("BPTT_RELAX_CACHE", str(tmp_path / "cache"))
+    assert cli.main(["models", "fetch", "nequix-mp-1", "--source", str(WEIGHTS)]) == 0
+    # What either package predicts is measured elsewhere, in minutes.
+    numbers = {"one": {"energy": 1.0, "forces": [[0.0] * 3], "stress": [[0.0] * 3] * 3}}
+    monkeypatch.setattr(parity, "predictions", lambda potential, params: numbers)
+    monkeypatch.setattr(parity, "interpreter", lambda package: None)
+    to = tmp_path / "mine.nqx"
+    assert cli.main(["models", "export", "nequix-mp-1", str(to)]) == 0
+    assert f"{to}: not compared: this Python lacks the original package" in capsys.readouterr().out
+    monkeypatch.setattr(parity, "ask", lambda *_: {"package": "nequix 9", "predictions": numbers})
+    assert cli.main(["models", "export", "nequix-mp-1", str(to), "--python", "python"]) == 0
+    assert f"{to}: nequix 9 agrees to 0e+00 eV" in capsys.readouterr().out
+    assert json.loads((tmp_path / "mine.nqx.parity.json").read_text())["parity"]["passed"]
+    with pytest.raises(InputError, match="adapt-silicon goes back to no other package"):
+        cli.main(["models", "export", "adapt-silicon", str(tmp_path / "a.pt")])
 
 
 def test_unknown_model_and_missing_path():

@@ -16,8 +16,8 @@ from bptt_relax.training import LabelledFrame
 
 WHERE = (
     "the bundled models were trained on the silicon part of mlearn (Zuo et al., doi:10.1021/acs.jpca.9b08723; "
-    "repository materialsvirtuallab/mlearn, files data/Si/training.json and test.json, BSD-3-Clause), written as "
-    "extended XYZ with energy and forces: ase.io.write('Si_training.extxyz', frames)"
+    "repository materialsvirtuallab/mlearn, files data/Si/training.json and test.json, BSD-3-Clause); "
+    "experiments/pretrain/README.md has the ten lines that make files for --data and --test of them"
 )
 
 
