@@ -135,7 +135,7 @@ class Comparison:
                 have in common.
             label: of the variant, for the progress display.
             corpus: another one to train on.
-            seconds: stop after this much training time.
+            seconds: of training time instead of the epochs of ``settings``, see `Stage`.
         """
         corpus = corpus or self.corpus
         settings = settings.model_copy(
@@ -151,7 +151,8 @@ class Comparison:
         )
         bench, own = self.bench(settings, corpus), settings.force_matching
         stage = bench.force_matching_stage(own, settings.seed, epochs=own.epochs, seconds=seconds)
-        self.session.reporter.begin(f"{label}: force matching", own.epochs * bench.num_force_batches(own))
+        num_updates = None if math.isfinite(seconds) else own.epochs * bench.num_force_batches(own)
+        self.session.reporter.begin(f"{label}: force matching", num_updates, seconds=seconds)
         return self.session.timed("training", lambda: bench.fit(stage, self.pretrained, folder))
 
     def train(
@@ -169,7 +170,7 @@ class Comparison:
             settings: of the variant.
             label: of the variant, for the progress display.
             corpus: another one to train on.
-            seconds: stop BPTT after this much training time.
+            seconds: of training time for BPTT instead of its epochs, see `Stage`.
         """
         session, bench = self.session, self.bench(settings, corpus)
         session.metrics.context["variant"] = name
@@ -182,7 +183,8 @@ class Comparison:
         ):
             stages["force_matching"] = matched = self.match_forces(settings, label, corpus)
             start = start._replace(potential=matched.theta.potential)
-        session.reporter.begin(f"{label}: BPTT", settings.bptt.epochs * len(bench.train))
+        num_updates = None if math.isfinite(seconds) else settings.bptt.epochs * len(bench.train)
+        session.reporter.begin(f"{label}: BPTT", num_updates, seconds=seconds)
         stage = bench.bptt_stage(settings.bptt, settings.seed, seconds=seconds)
         folder = session.folder / name
         stages["bptt"] = tuned = session.timed("training", lambda: bench.fit(stage, start, folder / "bptt"))

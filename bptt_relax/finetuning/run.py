@@ -25,7 +25,7 @@ from bptt_relax.relax import Theta
 from bptt_relax.report.environment import environment, peak_rss_mb
 from bptt_relax.report.model_card import write_model_cards
 from bptt_relax.report.tables import print_results
-from bptt_relax.training import Interrupted
+from bptt_relax.training import Interrupted, StageResult
 
 
 def run(
@@ -160,11 +160,15 @@ class _Pipeline:
         runs: Runs = {"pretrained": [self._measure(self.pretrained, "pretrained", session.folder)]}
         forgotten: dict[str, list[dict]] = {}
         models: dict[str, Theta] = {}
+        training_s: dict[str, list[float]] = {}
         seeds = range(settings.seed, settings.seed + settings.num_seeds)
         for seed in seeds:
             session.metrics.context["seed"] = seed
             folder = session.folder / f"seed{seed}"
-            models = {"pretrained": self.pretrained} | self._train(seed, folder)
+            trained, stages = self._train(seed, folder)
+            models = {"pretrained": self.pretrained} | trained
+            for stage, result in stages.items():
+                training_s.setdefault(stage, []).append(round(result.progress.seconds, 1))
             for stage, theta in list(models.items())[1:]:
                 runs.setdefault(stage, []).append(self._measure(theta, stage, folder, f" seed {seed}"))
                 self.base.save(folder / f"{stage}.safetensors", theta.potential)
@@ -183,6 +187,7 @@ class _Pipeline:
             "seeds": list(seeds),
             "base_model": results.base_model(self.base.name, self.base.about),
             "models": {self.base.name: results.blocks(self.corpus, runs)},
+            "training_s": training_s,
             "timing_s": {phase: round(seconds, 1) for phase, seconds in session.timing.items()},
             "peak_rss_mb": round(peak_rss_mb()),
             "environment": environment(),
@@ -232,9 +237,14 @@ class _Pipeline:
             "fits": plan.fits,
         }
 
-    def _train(self, seed: int, folder: Path) -> dict[str, Theta]:
-        """Force matching and BPTT, then force matching again until both had the same time: the control."""
+    def _train(self, seed: int, folder: Path) -> tuple[dict[str, Theta], dict[str, StageResult]]:
+        """Force matching and BPTT, then force matching again until both had the same time: the control.
+
+        Returns:
+            what is measured, the control as ``force_matching``; and what each stage left behind.
+        """
         bench, settings, session = self.bench, self.settings, self.session
+        stages: dict[str, StageResult] = {}
         matched = None
         if bench.has_forces:
             matching = bench.force_matching_stage(
@@ -242,7 +252,7 @@ class _Pipeline:
             )
             num_updates = matching.epochs * bench.num_force_batches(settings.force_matching)
             session.reporter.begin(f"seed {seed}: force matching", num_updates)
-            matched = session.timed(
+            stages["force_matching"] = matched = session.timed(
                 "force_matching", lambda: bench.fit(matching, self.pretrained, folder / "force_matching")
             )
 
@@ -250,14 +260,14 @@ class _Pipeline:
         start = matched.theta if matched is not None and after_matching else self.pretrained
         bptt = bench.bptt_stage(settings.bptt, seed)
         session.reporter.begin(f"seed {seed}: BPTT", settings.bptt.epochs * len(bench.train))
-        tuned = session.timed("bptt", lambda: bench.fit(bptt, start, folder / "bptt"))
+        stages["bptt"] = tuned = session.timed("bptt", lambda: bench.fit(bptt, start, folder / "bptt"))
         if matched is None:
-            return {"bptt": tuned.theta}
+            return {"bptt": tuned.theta}, stages
 
         # Equal compute: what led to BPTT plus BPTT itself, against force matching all the way.
         seconds = tuned.progress.seconds - (0.0 if after_matching else matched.progress.seconds)
         if seconds <= 0:
-            return {"force_matching": matched.theta, "bptt": tuned.theta}
+            return {"force_matching": matched.theta, "bptt": tuned.theta}, stages
         per_epoch = max(matched.progress.seconds / max(matched.progress.epoch, 1), 0.1)
         control = bench.force_matching_stage(
             settings.force_matching,
@@ -269,8 +279,10 @@ class _Pipeline:
         session.reporter.begin(
             f"seed {seed}: force matching until it had the time of BPTT", None, seconds=seconds
         )
-        controlled = session.timed("control", lambda: bench.fit(control, matched.theta, folder / "control"))
-        return {"force_matching": controlled.theta, "bptt": tuned.theta}
+        stages["control"] = controlled = session.timed(
+            "control", lambda: bench.fit(control, matched.theta, folder / "control")
+        )
+        return {"force_matching": controlled.theta, "bptt": tuned.theta}, stages
 
     def _measure(self, theta: Theta, stage: str, folder: Path, suffix: str = "") -> dict[str, Measurement]:
         title = f"{stage.replace('_', ' ')}{suffix}: relaxing held-out structures"

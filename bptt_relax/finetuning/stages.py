@@ -213,8 +213,8 @@ class Bench:
             settings: of the stage.
             seed: of the order of training.
             name: in metrics.
-            epochs: at most this many.
-            seconds: stop after this much training time.
+            epochs: so many, see `Stage`.
+            seconds: of training time instead.
         """
         examples = casing.force_examples(self.train_frames, self._batch_size(settings), seed)
         examples = self._with_replay(examples, seed)
@@ -233,7 +233,7 @@ class Bench:
         Args:
             settings: of the stage.
             seed: of the order of training and of the starts.
-            seconds: stop after this much training time.
+            seconds: of training time instead of the epochs of ``settings``, see `Stage`.
         """
         chosen = self._trains(self.trainable)
         if not self.learn_potential:

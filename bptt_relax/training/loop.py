@@ -1,5 +1,6 @@
 """The loop around a train step: epochs, validation, the best model, checkpoints, time, interruption."""
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -39,8 +40,9 @@ class Stage:
         optimizer: an Optax transformation.
         examples: epoch -> examples; must give the same ones when called again, so that a resumed run goes on
             where it stopped.
-        epochs: at most this many.
-        seconds: stop after this much training time (steps only: neither compilation nor validation).
+        epochs: so many, unless time decides; the schedule of the learning rate goes by them either way.
+        seconds: where finite, stop after this much training time (steps only: neither compilation nor validation) and
+            not before, however many epochs that takes.
         averaging: weight of the past in the moving average of theta that is validated and returned; 0 for none.
     """
 
@@ -51,6 +53,12 @@ class Stage:
     epochs: int
     seconds: float = float("inf")
     averaging: float = 0.0
+
+    def is_over(self, progress: "Progress") -> bool:
+        """Nothing is left to do. Epochs can't tell where time does: how many fit into it was a guess."""
+        if math.isfinite(self.seconds):
+            return progress.seconds >= self.seconds
+        return progress.epoch >= self.epochs
 
 
 @dataclass
@@ -145,7 +153,7 @@ def fit(
         # Each form of an example, as a given and a free cell, has a program of its own, and another one through
         # rebuilds: each is compiled when it is first needed.
         unapplied, compiled = 0, set()
-        while progress.epoch < stage.epochs and progress.seconds < stage.seconds:
+        while not stage.is_over(progress):
             losses = []
             for index, example in enumerate(stage.examples(progress.epoch)):
                 if index < progress.cursor:

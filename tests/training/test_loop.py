@@ -188,6 +188,16 @@ def test_compiling_is_no_training_time_for_any_form_of_an_example(problem, stage
     assert 0.0 < seconds[3] < 0.4
 
 
+@pytest.mark.parametrize("epochs", [1, 1000])
+def test_a_stage_with_a_time_ends_with_it_whatever_its_epochs(problem, stage, tmp_path, epochs):
+    """How many epochs fit into the time is a guess, made on a machine that was busier or idler then."""
+    timed = dataclasses.replace(stage, epochs=epochs, seconds=0.5)
+    found = fit(timed, problem.start, lambda theta: 0.0, tmp_path)
+    assert found.progress.epoch > 1
+    assert 0.5 <= found.progress.seconds < 1.0
+    assert fit(timed, problem.start, lambda theta: 0.0, tmp_path).progress == found.progress
+
+
 def test_nor_is_compiling_the_way_through_rebuilds(problem, stage, tmp_path):
     name, pair = next(iter(problem.pairs.items()))
     found = []
