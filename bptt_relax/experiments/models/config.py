@@ -39,9 +39,9 @@ def _epochs(force_matching: int, bptt: int) -> Changes:
 
 _SILICON_ALONE = "pretrained on silicon alone: it meets the other elements here, and its updates are cheap"
 
-# Fixed before any model but chgnet-0.3.0 was tuned, but for the step size of nequip-silicon: 0.03 is a third beyond what
-# is stable for it, as the program says at its start. What is tested on is the same for all: averages compare like with
-# like.
+# Fixed before any model but chgnet-0.3.0 was tuned, except for the step size of nequip-silicon: 0.03 is a third beyond
+# what is stable for it, as the program says at its start. What is tested on is the same for all: averages compare like
+# with like.
 OWN = {
     "nequix-mp-1": OwnSettings(
         "a force costs nine times that of CHGNet",
