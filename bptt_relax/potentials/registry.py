@@ -63,7 +63,7 @@ class Model(NamedTuple):
         size: of the published file, bytes.
         licence: of the weights.
         notice: kept beside the weights where the source's own licence file isn't found.
-        elements: atomic numbers it was trained on.
+        elements: atomic numbers its tables cover; `functional` says where it was trained on fewer.
         cutoff: angstrom.
         functional: density functional of its training data.
         citation: DOI.

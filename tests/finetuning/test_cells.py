@@ -89,8 +89,8 @@ def test_each_structure_is_relaxed_as_the_reference_did(silicon, run, model):
     assert 0 < model["bptt"]["energy_mae"] < 1.0
     references = {r.name: r.relaxed.cell for r in silicon}
     for atoms in read(run / "seed0" / "bptt.extxyz", index=":"):
-        kept = np.allclose(atoms.cell.array, references[atoms.info["relaxation"]], atol=1e-6)
-        assert kept == (atoms.info["relaxation"] not in moving)
+        kept = np.allclose(atoms.cell.array, references[atoms.info["job"]], atol=1e-6)
+        assert kept == (atoms.info["job"] not in moving)
     assert (run / "figures" / "cells.png").is_file()
     assert not (run / "figures" / "displacement_by_distance.png").exists()
     assert "cell included" in (run / "seed0" / "bptt.model-card.md").read_text()
