@@ -8,12 +8,13 @@ from bptt_relax._types import Array
 
 
 def rows(species: tuple[int, ...]) -> np.ndarray:
-    """Atomic number -> row of the tables; -1 for elements that have none, any row for padding.
+    """Atomic number -> row of the tables, int32; -1 for elements that have none, any row for padding.
 
     Args:
         species: atomic numbers, in the order of the rows.
     """
-    found = np.full(max(119, *species) + 1, -1)
+    # Of one type in either precision: JAX would make int64 of it where the process works in double.
+    found = np.full(max(119, *species) + 1, -1, np.int32)
     found[list(species)] = np.arange(len(species))
     found[0] = 0
     return found
