@@ -42,6 +42,19 @@ class ModelError(RuntimeError):
     """A potential or its weights are at fault (exit code 3)."""
 
 
+class Interrupted(Exception):  # noqa: N818 - like KeyboardInterrupt, not an error
+    """The user, or the queue the program runs in, asked to stop; everything done so far is saved.
+
+    Args:
+        message: what was done last, and how to go on.
+        signal: its number; that of Ctrl-C when not given.
+    """
+
+    def __init__(self, message: str, signal: int = 2):
+        super().__init__(message)
+        self.signal = signal
+
+
 def explain(code: int) -> str:
     """Say in words how a relaxation ended."""
     return SENTENCES[Outcome(int(code))]
@@ -74,6 +87,8 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 def run_program(main: Callable[[], int]) -> None:
     """Run a program's main and exit; expected failures become one sentence and their exit code.
 
+    What was interrupted exits with 128 + the number of the signal, as shells have it.
+
     Args:
         main: returns the exit code of a success.
     """
@@ -81,6 +96,9 @@ def run_program(main: Callable[[], int]) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         code = main()
+    except Interrupted as interruption:
+        print(interruption, file=sys.stderr)
+        code = 128 + interruption.signal
     except tuple(kind for kind, _ in EXIT_CODES) as error:
         print(f"error: {error}", file=sys.stderr)
         code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))

@@ -1,7 +1,10 @@
 """Small differentiable reductions and pytree helpers that everything above shares."""
 
+from collections.abc import Hashable
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bptt_relax._precision import full_matmul
 from bptt_relax._types import Array, PyTree, Scalar
@@ -70,6 +73,22 @@ def cast(tree: PyTree, dtype: jnp.dtype) -> PyTree:
 def stack(trees: list[PyTree]) -> PyTree:
     """Stack equal-shaped pytrees along a new leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def stack_on_host(trees: list[PyTree]) -> PyTree:
+    """The same in numpy."""
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *trees)
+
+
+def on_host(tree: PyTree) -> PyTree:
+    """The same pytree with its leaves in numpy."""
+    return jax.tree.map(np.asarray, tree)
+
+
+def shape_of(tree: PyTree) -> Hashable:
+    """Structure, shapes and dtypes: pytrees for which these are equal share compiled programs."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
 
 
 def take(tree: PyTree, index: int) -> PyTree:

@@ -8,6 +8,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from math import ceil
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -103,6 +104,18 @@ def program_bytes(program: jax.stages.Compiled) -> int:
             f"backend {jax.default_backend()!r} does not report the memory of compiled programs"
         )
     return int(analysis.temp_size_in_bytes)
+
+
+def available_memory() -> float | None:
+    """Bytes that a program may take for itself on the first device of this process; None where nobody tells."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    told = Path("/proc/meminfo")
+    if jax.default_backend() != "cpu" or not told.exists():
+        return None
+    fields = dict(line.split(":", 1) for line in told.read_text().splitlines())
+    return 1024.0 * float(fields["MemAvailable"].split()[0])
 
 
 def stored_states(adjoint: Adjoint, num_steps: int) -> int:

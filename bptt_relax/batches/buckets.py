@@ -39,7 +39,7 @@ class Bucket(NamedTuple):
 
 
 def plan_buckets(
-    structures: Sequence[Structure],
+    structures: Sequence[Structure | Sequence[Structure]],
     spec: GraphSpec,
     *,
     skin: float = 1.0,
@@ -52,7 +52,7 @@ def plan_buckets(
     pay for their compilations.
 
     Args:
-        structures: on the host, of any sizes, elements and cells.
+        structures: on the host, of any sizes, elements and cells; for one that has several configurations, those.
         spec: the graph the potential asks for (``potential.graph``).
         skin: angstrom.
         headroom: as `neighbors.measure`; more where cells shrink.
@@ -68,13 +68,7 @@ def plan_buckets(
         raise ValueError("plan_buckets needs at least one structure")
     if max_buckets < 1:
         raise ValueError(f"max_buckets must be positive, got {max_buckets}")
-    sizes = np.array(
-        [
-            (len(s.species), *neighbors.measure(s.positions, s.cell, s.pbc, spec, skin, headroom))
-            for s in structures
-        ],
-        float,
-    )
+    sizes = np.array([_size(structure, spec, skin, headroom) for structure in structures], float)
     order = np.argsort(-_work(sizes), kind="stable")
     pieces = np.array_split(order, min(len(order), _MAX_PIECES))
     largest = np.stack([sizes[piece].max(axis=0) for piece in pieces])
@@ -100,6 +94,15 @@ def describe(buckets: Sequence[Bucket]) -> str:
     )
     extra = sum(bucket.padded for bucket in buckets) / sum(bucket.work for bucket in buckets) - 1
     return f"{_counted(count, 'structure')} in {_counted(len(buckets), 'bucket')}: {parts}; padding adds {extra:.0%}"
+
+
+def _size(
+    given: Structure | Sequence[Structure], spec: GraphSpec, skin: float, headroom: float
+) -> tuple[int, ...]:
+    """Numbers of atoms, candidates, edges, bonds and angles."""
+    configurations = [given] if isinstance(given, Structure) else given
+    lists = [neighbors.measure(s.positions, s.cell, s.pbc, spec, skin, headroom) for s in configurations]
+    return len(configurations[0].species), *neighbors.common_capacity(lists)
 
 
 def _work(sizes: np.ndarray) -> np.ndarray:

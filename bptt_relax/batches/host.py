@@ -9,7 +9,7 @@ import numpy as np
 from bptt_relax import neighbors, systems
 from bptt_relax._types import Positions
 from bptt_relax.batches.final import Final, Path
-from bptt_relax.batches.programs import Layouts
+from bptt_relax.batches.layouts import Layouts
 from bptt_relax.batches.settling import Progress, Visits
 from bptt_relax.neighbors import GraphSpec
 from bptt_relax.outcomes import Outcome

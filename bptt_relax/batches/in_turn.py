@@ -4,15 +4,15 @@ A loop over one structure ends when that structure has converged, and small stru
 so that several loops run side by side better than one loop over several.
 """
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
+from bptt_relax import threads
 from bptt_relax.batches.buckets import Bucket
 from bptt_relax.batches.final import Final
 from bptt_relax.batches.host import Host
-from bptt_relax.batches.programs import Programs
+from bptt_relax.compilation import Programs
 
 
 def relax_in_turn(
@@ -32,7 +32,7 @@ def relax_in_turn(
         workers: structures under way at once; the number of processors when not given.
         should_stop: asked between calls of a program; structures under way are then left.
     """
-    workers = workers or getattr(os, "process_cpu_count", os.cpu_count)() or 1
+    workers = workers or threads.cores()
     left = threading.Event()
 
     def relax(index: int, bucket: Bucket) -> Final | None:
@@ -40,7 +40,7 @@ def relax_in_turn(
             return None
         job = host.open(index, bucket.layout)
         while not (left.is_set() or should_stop()):
-            if host.take(job, *programs(job.layout, host.theta, job.progress, job.system)):
+            if host.take(job, *programs(host.theta, job.progress, job.system)):
                 return host.close(job)
         return None
 

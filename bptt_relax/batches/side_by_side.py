@@ -11,7 +11,7 @@ from bptt_relax._types import PyTree
 from bptt_relax.batches.buckets import Bucket
 from bptt_relax.batches.final import Final
 from bptt_relax.batches.host import Host, Job
-from bptt_relax.batches.programs import Programs
+from bptt_relax.compilation import Programs
 from bptt_relax.outcomes import Outcome
 from bptt_relax.systems import Layout
 
@@ -65,11 +65,11 @@ def _relax_layout(
         waiting = queue.popleft()
         return waiting if isinstance(waiting, Job) else host.open(waiting, layout)
 
-    count = min(len(queue), slots or _fitting(layout))
+    count = slots_for(layout, len(queue), slots)
     jobs: list[Job | None] = [next_job() for _ in range(count)]
     progress, system = trees.stack([(job.progress, job.system) for job in jobs if job is not None])
     while any(job is not None for job in jobs) and not should_stop():
-        progress, visits = programs((layout, count), host.theta, progress, system)
+        progress, visits = programs(host.theta, progress, system)
         paused = np.asarray(progress.finished | (progress.state.outcome == Outcome.STALE_NEIGHBORS))
         for slot, job in enumerate(jobs):
             if job is None:
@@ -104,7 +104,7 @@ def _put(stacked: PyTree, one: PyTree, slot: int) -> PyTree:
     return jax.tree.map(lambda rows, row: rows.at[slot].set(row), stacked, one)
 
 
-def _fitting(layout: Layout) -> int:
-    """How many structures of a layout fit side by side."""
+def slots_for(layout: Layout, waiting: int, slots: int | None) -> int:
+    """How many structures of a layout are put side by side: those that wait, as far as they fit."""
     entries = layout.num_atoms + sum(layout.capacity[1:])
-    return max(1, ENTRIES // entries)
+    return min(waiting, slots or max(1, ENTRIES // entries))

@@ -69,8 +69,11 @@ class BpttSettings(Settings):
 
     epochs: int = Field(default=4, ge=0)
     """Passes over the training relaxations."""
-    learning_rate: float = Field(default=5e-4, gt=0)
-    """Of Adam, at the top of its schedule."""
+    batch_size: int = Field(default=0, ge=0)
+    """Relaxations per update; 0 chooses by device and data: as many as there are cores, on an accelerator up to 32."""
+    learning_rate: float = Field(default=0.0, ge=0)
+    """Of Adam, at the top of its schedule; 0 chooses by the size of a batch: 5e-4 for one relaxation, 1e-3 from four
+    on, in between by its square root."""
     clip: float = Field(default=5.0, gt=0)
     """Largest norm of a gradient."""
     distance: Literal["delta_q", "rmsd"] = "delta_q"
@@ -93,6 +96,10 @@ class BpttSettings(Settings):
     """Standard deviation of the strain that goes with it where the cell is relaxed too."""
     force_weight: float = Field(default=20.0, ge=0)
     """Weight of the force error of random ionic steps, sqrt(u)*angstrom per (eV/angstrom)^2; 0 needs no forces."""
+    ionic_steps: int = Field(default=4, ge=1)
+    """Least number of them in an update; as many as there are relaxations in it where these are more."""
+    validate_every: int = Field(default=8, ge=1)
+    """Least number of updates from one validation to the next; they are made after whole epochs."""
     anchor_weight: float = Field(default=0.0, ge=0)
     """Weight of staying close to the pretrained forces at the reference structure."""
     learn_potential: bool = True
@@ -155,26 +162,41 @@ class ReplaySettings(Settings):
     """Crystals looked at in each update."""
 
 
-class FineTuningSettings(Settings):
-    """Settings of a run: pretrained -> force matching -> BPTT, and what it is compared with."""
+class RunSettings(Settings):
+    """Where a run is kept."""
 
-    model: str = "chgnet-0.3.0"
-    """Name of a pretrained potential, or a file with weights."""
-    seed: int = Field(default=0, ge=0)
-    """First random seed: order of training, starting points."""
-    num_seeds: int = Field(default=1, ge=1)
-    """How often to repeat the training, with seed, seed + 1, ..."""
     out: Path | None = None
     """Folder for the run; one of its own under runs/ when not given. Nothing is ever written over."""
     resume: bool = False
     """Continue an interrupted run."""
-    memory_budget: str = ""
-    """Temporary memory that one gradient may take, as 8GB: decides how BPTT stores its steps. No limit when empty."""
+
+    def resolved(self) -> dict:
+        """Everything that decides the outcome, as JSON."""
+        return self.model_dump(mode="json", exclude={"out", "resume"})
+
+
+class RecipeSettings(Settings):
+    """How one model is tuned: pretrained -> force matching -> BPTT."""
+
+    model: str = "chgnet-0.3.0"
+    """Name of a pretrained potential, or a file with weights."""
+    seed: int = Field(default=0, ge=0)
+    """Random seed: order of training, starting points."""
     relaxation: RelaxationSettings = RelaxationSettings()
     force_matching: ForceMatchingSettings = ForceMatchingSettings()
     bptt: BpttSettings = BpttSettings()
     parameters: ParameterSettings = ParameterSettings()
     replay: ReplaySettings = ReplaySettings()
+
+
+class FineTuningSettings(RunSettings, RecipeSettings):
+    """Settings of a run: a recipe, repeated over seeds, and what it is compared with."""
+
+    num_seeds: int = Field(default=1, ge=1)
+    """How often to repeat the training, with seed, seed + 1, ..."""
+    memory_budget: str = ""
+    """Temporary memory that gradients may take, as 8GB: decides how many are taken at once, and how BPTT stores its
+    steps. What the machine has when empty."""
     forgetting: bool = True
     """Compare each tuned model with the pretrained one on crystals of other chemistry; takes seconds."""
 

@@ -2,35 +2,57 @@
 
 from bptt_relax.training.augmentation import Rotations, draw_rotations, rotate
 from bptt_relax.training.checkpoints import Checkpoints
-from bptt_relax.training.evaluation import FrameErrors, Relaxed, make_frame_errors, make_relaxer
-from bptt_relax.training.loop import Example, Interrupted, Progress, Stage, StageResult, fit
+from bptt_relax.training.evaluation import (
+    FrameErrors,
+    FrameErrorsFn,
+    Relaxed,
+    RelaxFn,
+    make_frame_errors,
+    make_relaxer,
+)
+from bptt_relax.training.gradients import BatchGradient, EventFn, Example, Gradients
+from bptt_relax.training.loop import Batch, Progress, Stage, StageResult, Term, fit
 from bptt_relax.training.objectives import (
     DistanceFn,
     LabelledFrame,
     by_cell,
     force_matching,
     relaxed_structure,
-    weighted_sum,
 )
 from bptt_relax.training.optimizers import fine_tuning
 from bptt_relax.training.replay import ReplayFrame, agreement, record
-from bptt_relax.training.train_step import Objective, StepReport, TrainState, init_state, make_train_step
+from bptt_relax.training.train_step import (
+    BatchReport,
+    ExampleReport,
+    Objective,
+    TrainState,
+    gradient_sum,
+    init_state,
+    make_train_step,
+)
 
 __all__ = [
+    "Batch",
+    "BatchGradient",
+    "BatchReport",
     "Checkpoints",
     "DistanceFn",
+    "EventFn",
     "Example",
+    "ExampleReport",
     "FrameErrors",
-    "Interrupted",
+    "FrameErrorsFn",
+    "Gradients",
     "LabelledFrame",
     "Objective",
     "Progress",
+    "RelaxFn",
     "Relaxed",
     "ReplayFrame",
     "Rotations",
     "Stage",
     "StageResult",
-    "StepReport",
+    "Term",
     "TrainState",
     "agreement",
     "by_cell",
@@ -38,6 +60,7 @@ __all__ = [
     "fine_tuning",
     "fit",
     "force_matching",
+    "gradient_sum",
     "init_state",
     "make_frame_errors",
     "make_relaxer",
@@ -45,5 +68,4 @@ __all__ = [
     "record",
     "relaxed_structure",
     "rotate",
-    "weighted_sum",
 ]

@@ -1,6 +1,7 @@
 """How well a model relaxes: the metrics of one structure and of a set."""
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -8,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_relax import losses, neighbors
-from bptt_relax._types import Scalar
-from bptt_relax.batches import Bucket, relax_many
+from bptt_relax import losses, neighbors, threads, trees
+from bptt_relax.batches import Bucket, over_structures, relax_many
+from bptt_relax.batches.mapping import Mapping, choose_mapping
+from bptt_relax.compilation import Programs
 from bptt_relax.neighbors import GraphSpec
 from bptt_relax.potentials import Potential
 from bptt_relax.relax import Relaxation, Theta
-from bptt_relax.systems import Layout, Pair, Structure
+from bptt_relax.systems import Pair, Structure
 from bptt_relax.training.objectives import LabelledFrame
 
 SAME_BASIN = 0.25
@@ -68,27 +70,29 @@ class RelaxFn(Protocol):
     """Relax the starts of pairs and measure where they end."""
 
     def __call__(
-        self, theta: Theta, starts: Sequence[Structure], pairs: Sequence[Pair]
+        self,
+        theta: Theta,
+        starts: Sequence[Structure],
+        pairs: Sequence[Pair],
+        buckets: Sequence[Bucket] | None = None,
     ) -> Iterator[tuple[int, Relaxed]]:
         """Index and end of each pair, in the order in which they finish.
 
         Args:
             theta: the model.
-            starts: on the host, of one layout.
+            starts: on the host.
             pairs: the same, prepared, with their targets.
+            buckets: in which layouts they are relaxed; planned when not given.
         """
         ...
 
 
-def make_relaxer(
-    relaxation: Relaxation, spec: GraphSpec, layout: Layout, num_steps: int, *, skin: float
-) -> RelaxFn:
+def make_relaxer(relaxation: Relaxation, spec: GraphSpec, num_steps: int, *, skin: float) -> RelaxFn:
     """Build a function that relaxes without gradients, no step beyond convergence, several structures at once.
 
     Args:
         relaxation: with the tolerance at which a structure counts as converged.
         spec: graph the potential asks for.
-        layout: padded sizes that hold every structure; compiles once.
         num_steps: largest number of steps.
         skin: angstrom.
     """
@@ -113,9 +117,8 @@ def make_relaxer(
         }
         return of_atoms | of_cell
 
-    def relax(theta, starts, pairs):
-        bucket = Bucket(layout, tuple(range(len(starts))), work=1.0, padded=1.0)
-        for final in relax_all(theta, starts, buckets=[bucket]):
+    def relax(theta, starts, pairs, buckets=None):
+        for final in relax_all(theta, starts, buckets=buckets):
             pair, positions = pairs[final.index], final.structure.positions
             padding = pair.relaxed.shape[0] - len(positions)
             padded = jnp.asarray(np.pad(positions, ((0, padding), (0, 0))), pair.relaxed.dtype)
@@ -155,21 +158,56 @@ class FrameErrors(NamedTuple):
     pressure: float
 
 
-FrameErrorsFn = Callable[[Theta, LabelledFrame], FrameErrors]
+class FrameErrorsFn(Protocol):
+    """Ask a model about labelled frames."""
+
+    def __call__(self, theta: Theta, frames: Sequence[LabelledFrame]) -> list[FrameErrors]:
+        """Its errors on each of them; frames may differ in their shapes."""
+        ...
 
 
-def make_frame_errors(potential: Potential) -> FrameErrorsFn:
-    """Build a function that asks a model about one labelled frame."""
+FRAMES_SIDE_BY_SIDE = 32
+"""In one call, on an accelerator."""
 
-    @jax.jit
-    def errors(theta: Theta, frame: LabelledFrame) -> tuple[Scalar, ...]:
+
+def make_frame_errors(potential: Potential, mapping: Mapping | None = None) -> FrameErrorsFn:
+    """Build a function that asks a model about labelled frames.
+
+    Args:
+        potential: the model's functions.
+        mapping: as `batches.over_structures`; in turn on every core of a CPU, many at once elsewhere.
+    """
+    mapping = choose_mapping(mapping)
+
+    def errors(theta: Theta, frame: LabelledFrame) -> FrameErrors:
         graph = neighbors.refresh(frame.system.candidates, frame.positions, frame.system.cell)
         here = potential.apply(theta.potential, frame.positions, frame.system, graph)
         of_stress = pressure = unknown = jnp.full((), jnp.nan)
         if frame.stress is not None and here.stress is not None:
             of_stress, pressure = losses.stress_mae(here.stress, frame.stress), -jnp.trace(here.stress) / 3.0
-        energy = unknown if here.energy is None else here.energy
-        of_forces = losses.force_mae(here.forces, frame.forces, frame.system)
-        return of_forces, losses.max_force(here.forces, frame.system), energy, of_stress, pressure
+        return FrameErrors(
+            losses.force_mae(here.forces, frame.forces, frame.system),
+            losses.max_force(here.forces, frame.system),
+            unknown if here.energy is None else here.energy,
+            of_stress,
+            pressure,
+        )
 
-    return lambda theta, frame: FrameErrors(*map(float, errors(theta, frame)))
+    programs = Programs(over_structures(errors, mapping))
+    size = 1 if mapping == "in_turn" else FRAMES_SIDE_BY_SIDE
+
+    def some(theta: Theta, frames: Sequence[LabelledFrame]) -> list[FrameErrors]:
+        filled = [*frames, *[frames[0]] * (size - len(frames))]
+        found = jax.device_get(programs(theta, jax.device_put(trees.stack_on_host(filled))))
+        return [FrameErrors(*(float(rows[k]) for rows in found)) for k in range(len(frames))]
+
+    def ask(theta: Theta, frames: Sequence[LabelledFrame]) -> list[FrameErrors]:
+        by_shape: dict[Hashable, list[int]] = {}
+        for index, frame in enumerate(frames):
+            by_shape.setdefault(trees.shape_of(frame), []).append(index)
+        pieces = [alike[k : k + size] for alike in by_shape.values() for k in range(0, len(alike), size)]
+        answers = threads.on_every_core(lambda piece: some(theta, [frames[k] for k in piece]), pieces)
+        found = dict(zip(itertools.chain(*pieces), itertools.chain(*answers), strict=True))
+        return [found[index] for index in range(len(frames))]
+
+    return ask

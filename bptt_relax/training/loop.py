@@ -2,32 +2,40 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
-from bptt_relax._types import PyTree
-from bptt_relax.analysis import is_out_of_memory
-from bptt_relax.outcomes import Outcome, explain
+from bptt_relax.outcomes import Interrupted
 from bptt_relax.relax import Theta
 from bptt_relax.training.checkpoints import Checkpoints
-from bptt_relax.training.train_step import Objective, StepReport, TrainState, apply_gradient, init_state
-
-EventFn = Callable[[dict[str, Any]], None]
+from bptt_relax.training.gradients import BatchGradient, EventFn, Example, Gradients, LeftOut
+from bptt_relax.training.prefetch import Prefetched
+from bptt_relax.training.train_step import TrainState, apply_gradient, init_state
+from bptt_relax.trees import all_finite, global_norm
 
 MOST_SKIPPED_IN_A_ROW = 8
+"""Updates without one usable example before a stage gives up."""
+
+Batch = tuple[Sequence[Example], ...]
+"""What one update sees: the examples of each term of the loss."""
 
 
-@dataclass(frozen=True)
-class Example:
-    """One thing to learn from, with the name messages call it."""
+class Term(NamedTuple):
+    """One part of the loss: the mean of an objective over its examples of the batch, times a weight.
 
-    name: str
-    data: PyTree
+    Attributes:
+        gradients: of the objective.
+        weight: in the loss.
+    """
+
+    gradients: Gradients
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -36,23 +44,25 @@ class Stage:
 
     Attributes:
         name: in metrics and folders.
-        objective: what is minimized.
+        terms: of the loss; without a usable example of the first there is no update.
         optimizer: an Optax transformation.
-        examples: epoch -> examples; must give the same ones when called again, so that a resumed run goes on
-            where it stopped.
+        batches: epoch, first -> batches from that one on; must give the same ones when called again, so that a
+            resumed run goes on where it stopped.
         epochs: so many, unless time decides; the schedule of the learning rate goes by them either way.
-        seconds: where finite, stop after this much training time (steps only: neither compilation nor validation) and
-            not before, however many epochs that takes.
+        seconds: where finite, stop after this much training time (updates only: neither compilation nor validation)
+            and not before, however many epochs that takes.
         averaging: weight of the past in the moving average of theta that is validated and returned; 0 for none.
+        validate_every: least number of updates from one validation to the next; they are made at the ends of epochs.
     """
 
     name: str
-    objective: Objective
+    terms: tuple[Term, ...]
     optimizer: optax.GradientTransformation
-    examples: Callable[[int], Iterable[Example]]
+    batches: Callable[[int, int], Iterable[Batch]]
     epochs: int
     seconds: float = float("inf")
     averaging: float = 0.0
+    validate_every: int = 1
 
     def is_over(self, progress: "Progress") -> bool:
         """Nothing is left to do. Epochs can't tell where time does: how many fit into it was a guess."""
@@ -67,17 +77,23 @@ class Progress:
 
     Attributes:
         epoch: epochs completed.
-        cursor: examples done in the epoch under way.
+        cursor: batches done in the epoch under way.
         seconds: training time so far.
+        waited: part of it in which the next batch was not ready yet.
+        examples: of the first term, used so far.
+        since_validation: updates.
         score: of the best model so far, lower is better.
         best_epoch: where it was found; 0 is the model the stage started from.
-        skipped: updates not applied, by structure.
+        skipped: how often an example could not be used, by name.
         finished: nothing is left to do.
     """
 
     epoch: int = 0
     cursor: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
+    examples: int = 0
+    since_validation: int = 0
     score: float = float("inf")
     best_epoch: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
@@ -92,10 +108,6 @@ class StageResult:
     progress: Progress
 
 
-class Interrupted(Exception):  # noqa: N818 - like KeyboardInterrupt, not an error
-    """The user asked to stop; everything done so far is saved."""
-
-
 def fit(
     stage: Stage,
     theta: Theta,
@@ -107,191 +119,181 @@ def fit(
 ) -> StageResult:
     """Train, keep the model that validates best, and be ready to be killed at any moment.
 
-    The starting model is the first candidate, so the result is never worse than it on the validation set. An
-    update whose loss or gradient is not finite is skipped, reported with the structure's name, and cannot become
-    a checkpoint. Where memory runs out, the update is made again with the objective's leaner gradient, and so is
-    every one after it.
+    The starting model is the first candidate, so the result is never worse than it on the validation set. An example
+    whose loss or gradient is not finite is left out of its update and reported by name.
 
     Args:
         stage: what to do.
         theta: where to start.
         validate: score of a model, lower is better.
         folder: for checkpoints; a stage found there is continued, a finished one returned at once.
-        on_event: gets a dict for every step, epoch and skip.
-        should_stop: asked after every step.
+        on_event: gets a dict for every update, epoch and example left out.
+        should_stop: asked after every update.
 
     Raises:
         Interrupted: ``should_stop`` said so; the state is saved.
-        MemoryError: memory ran out and the objective has no leaner gradient.
+        MemoryError: memory does not suffice for a single example.
     """
-    objective = stage.objective
-    checkpoints = Checkpoints(folder)
-    try:
-        state = init_state(theta, stage.optimizer)
-        best, progress = state.theta, Progress()
-        if checkpoints.newest() is not None:
-            (state, best), meta = checkpoints.restore((state, best))
-            progress = Progress(**meta)
+    with Checkpoints(folder) as checkpoints:
+        return _Fit(stage, theta, validate, checkpoints, on_event, should_stop).run()
+
+
+class _Fit:
+    """One stage under way."""
+
+    def __init__(self, stage, theta, validate, checkpoints, on_event, should_stop):
+        self.stage, self.validate, self.checkpoints = stage, validate, checkpoints
+        self.should_stop = should_stop
+        self.emit = lambda event, **rest: on_event({"event": event, "stage": stage.name, **rest})
+        for term in stage.terms:
+            term.gradients.on_event = lambda event: on_event({**event, "stage": stage.name})
+        self.state = init_state(theta, stage.optimizer)
+        self.best, self.progress = self.state.theta, Progress()
+        self.update = jax.jit(
+            partial(apply_gradient, optimizer=stage.optimizer, averaging=stage.averaging)
+        )
+        self.unusable = 0
+
+    def run(self) -> StageResult:
+        if self.checkpoints.newest() is not None:
+            (self.state, self.best), meta = self.checkpoints.restore((self.state, self.best))
+            self.progress = Progress(**meta)
+        progress = self.progress
         if progress.finished:
-            return StageResult(best, progress)
+            return StageResult(self.best, progress)
         if progress.epoch == 0 and progress.cursor == 0:
-            progress.score = validate(state.theta)
-            on_event(
-                {
-                    "event": "epoch",
-                    "stage": stage.name,
-                    "epoch": 0,
-                    "validation": progress.score,
-                    "best": True,
-                }
-            )
-
-        def save() -> None:
-            number = progress.epoch * 100_000 + progress.cursor + (50_000 if progress.finished else 0)
-            checkpoints.save(number, (state, best), vars(progress).copy())
-
-        # Each form of an example, as a given and a free cell, has a program of its own, and another one through
-        # rebuilds: each is compiled when it is first needed.
-        unapplied, compiled = 0, set()
-        while not stage.is_over(progress):
-            losses = []
-            for index, example in enumerate(stage.examples(progress.epoch)):
-                if index < progress.cursor:
-                    continue
-                start = time.perf_counter()
-                (state, report, rebuilt), objective = _within_memory(
-                    stage, objective, state, example, on_event
-                )
-                took = time.perf_counter() - start
-                programs = {(jax.tree.structure(example.data), through) for through in {False, rebuilt}}
-                progress.seconds += took if programs <= compiled else 0.0
-                compiled |= programs
-                progress.cursor = index + 1
-                if bool(report.applied):
-                    unapplied = 0
-                    losses.append(float(report.loss))
-                else:
-                    unapplied += 1
-                    progress.skipped[example.name] = progress.skipped.get(example.name, 0) + 1
-                    on_event(_skip_event(stage, progress, example, report))
-                on_event(
-                    {
-                        "event": "step",
-                        "stage": stage.name,
-                        "epoch": progress.epoch + 1,
-                        "step": int(state.step),
-                        "structure": example.name,
-                        "loss": float(report.loss),
-                        "grad_norm": float(report.grad_norm),
-                        "seconds": progress.seconds,
-                    }
-                )
-                if should_stop():
-                    save()
-                    raise Interrupted(stage.name)
-                if progress.seconds >= stage.seconds or unapplied >= MOST_SKIPPED_IN_A_ROW:
-                    break
+            progress.score = self.validate(self.state.theta)
+            self.emit("epoch", epoch=0, validation=progress.score, best=True)
+        while not self.stage.is_over(progress) and self.unusable < MOST_SKIPPED_IN_A_ROW:
+            losses = self._epoch()
             progress.epoch, progress.cursor = progress.epoch + 1, 0
-            score = validate(state.average)
-            improved = score < progress.score
-            if improved:
-                best, progress.score, progress.best_epoch = state.average, score, progress.epoch
-            on_event(
-                {
-                    "event": "epoch",
-                    "stage": stage.name,
-                    "epoch": progress.epoch,
-                    "loss": sum(losses) / max(len(losses), 1),
-                    "validation": score,
-                    "best": improved,
-                    "seconds": progress.seconds,
-                }
-            )
-            if unapplied >= MOST_SKIPPED_IN_A_ROW:
-                on_event(
-                    {
-                        "event": "stopped",
-                        "stage": stage.name,
-                        "reason": f"{unapplied} updates in a row were unusable",
-                    }
-                )
-                break
-            save()
+            over = self.stage.is_over(progress) or self.unusable >= MOST_SKIPPED_IN_A_ROW
+            if over or progress.since_validation >= self.stage.validate_every:
+                self._validate(losses)
+                self._save()
+        if self.unusable >= MOST_SKIPPED_IN_A_ROW:
+            self.emit("stopped", reason=f"{self.unusable} updates in a row were unusable")
         progress.finished = True
-        save()
-        return StageResult(best, progress)
-    finally:
-        checkpoints.close()
+        self._save()
+        return StageResult(self.best, progress)
+
+    def _epoch(self) -> list[float]:
+        """Updates to the end of the epoch, or of the time."""
+        stage, progress, losses = self.stage, self.progress, []
+        with Prefetched(stage.batches(progress.epoch, progress.cursor)) as batches:
+            for batch in batches:
+                waited, batches.waited = batches.waited, 0.0
+                start = time.perf_counter()
+                found = _gradients(stage, self.state.theta, batch)
+                applied, norm = self._apply(found)
+                if not any(part.compiled for part in found):
+                    progress.seconds += waited + time.perf_counter() - start
+                    progress.waited += waited
+                progress.cursor += 1
+                progress.since_validation += 1
+                progress.examples += found[0].count
+                loss = _loss(stage, found)
+                if applied:
+                    losses.append(loss)
+                self.unusable = 0 if applied else self.unusable + 1
+                for left_out in (each for part in found for each in part.left_out):
+                    self._leave_out(left_out)
+                self.emit(
+                    "step",
+                    epoch=progress.epoch + 1,
+                    step=int(self.state.step),
+                    structure=_named(batch[0]),
+                    examples=found[0].count,
+                    loss=loss,
+                    grad_norm=norm,
+                    seconds=progress.seconds,
+                )
+                if self.should_stop():
+                    self._save()
+                    raise Interrupted(stage.name)
+                if progress.seconds >= stage.seconds or self.unusable >= MOST_SKIPPED_IN_A_ROW:
+                    break
+        return losses
+
+    def _apply(self, found: list[BatchGradient]) -> tuple[bool, float]:
+        """Update theta by the weighted mean gradients; whether that was possible, and the gradient's norm."""
+        if found[0].total is None:
+            return False, math.nan
+        used = [(part, term) for part, term in zip(found, self.stage.terms, strict=True) if part.count]
+        gradient = _weighted_sum(
+            [part.total for part, _ in used], [term.weight / part.count for part, term in used]
+        )
+        norm = float(global_norm(gradient))
+        if not bool(all_finite(gradient)):
+            return False, norm
+        self.state = jax.block_until_ready(self.update(self.state, gradient))
+        return True, norm
+
+    def _validate(self, losses: list[float]) -> None:
+        progress = self.progress
+        score = self.validate(self.state.average)
+        # A start whose score is not finite is beaten by any that is.
+        improved = math.isfinite(score) and not score >= progress.score
+        if improved:
+            self.best, progress.score, progress.best_epoch = self.state.average, score, progress.epoch
+        progress.since_validation = 0
+        self.emit(
+            "epoch",
+            epoch=progress.epoch,
+            loss=sum(losses) / max(len(losses), 1),
+            validation=score,
+            best=improved,
+            seconds=progress.seconds,
+            examples_per_s=progress.examples / progress.seconds if progress.seconds else None,
+            waited_share=progress.waited / progress.seconds if progress.seconds else None,
+        )
+
+    def _leave_out(self, left_out: LeftOut) -> None:
+        self.progress.skipped[left_out.name] = self.progress.skipped.get(left_out.name, 0) + 1
+        self.emit(
+            "skip",
+            epoch=self.progress.epoch + 1,
+            structure=left_out.name,
+            reason=left_out.reason,
+            loss=left_out.loss,
+            grad_norm=left_out.grad_norm,
+        )
+
+    def _save(self) -> None:
+        progress = self.progress
+        number = progress.epoch * 100_000 + progress.cursor + (50_000 if progress.finished else 0)
+        self.checkpoints.save(number, (self.state, self.best), vars(progress).copy())
 
 
-class _Update(NamedTuple):
-    """An update that was made.
-
-    Attributes:
-        state: after it.
-        report: what it had to say.
-        rebuilt: the gradient was taken through rebuilds.
-    """
-
-    state: TrainState
-    report: StepReport
-    rebuilt: bool
+def _gradients(stage: Stage, theta: Theta, batch: Batch) -> list[BatchGradient]:
+    """Of every term, all under way at once."""
+    running = [
+        term.gradients.submit(theta, examples) for term, examples in zip(stage.terms, batch, strict=True)
+    ]
+    return [collect() for collect in running]
 
 
-def _within_memory(
-    stage: Stage, objective: Objective, state: TrainState, example: Example, on_event: EventFn
-) -> tuple[_Update, Objective]:
-    """One train step with the first of the objective and its leaner forms that memory suffices for; and which."""
-    while True:
-        try:
-            return _one_update(stage, objective, state, example), objective
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            if objective.leaner is None:
-                raise MemoryError(
-                    f"{stage.name}: out of memory on {example.name}, even with {objective.label}. Take fewer "
-                    "training steps, leave out the largest structures, or use a larger machine; --resume goes on"
-                ) from error
-            on_event(
-                {
-                    "event": "out_of_memory",
-                    "stage": stage.name,
-                    "structure": example.name,
-                    "tried": objective.label,
-                    "instead": objective.leaner.label,
-                }
-            )
-            objective = objective.leaner
-
-
-def _one_update(stage: Stage, objective: Objective, state: TrainState, example: Example) -> _Update:
-    """One train step in two compiled halves: stages that share an objective share its compiled gradient.
-
-    Where the neighbors went stale on the way, the gradient is taken again through rebuilds on the host.
-    """
-    (value, outcome), gradient = jax.jit(objective.value_and_grad)(state.theta, example.data)
-    rebuilt = False
-    if int(outcome) == Outcome.STALE_NEIGHBORS and objective.through_rebuilds is not None:
-        (value, outcome), gradient = objective.through_rebuilds(state.theta, example.data)
-        rebuilt = True
-    update = jax.jit(apply_gradient, static_argnames=("optimizer", "averaging"))
-    state, report = jax.block_until_ready(
-        update(state, value, outcome, gradient, optimizer=stage.optimizer, averaging=stage.averaging)
+def _loss(stage: Stage, found: list[BatchGradient]) -> float:
+    if not found[0].count:
+        return math.nan
+    return sum(
+        term.weight * part.loss / part.count
+        for term, part in zip(stage.terms, found, strict=True)
+        if part.count
     )
-    return _Update(state, report, rebuilt)
 
 
-def _skip_event(stage: Stage, progress: Progress, example: Example, report) -> dict[str, Any]:
-    reason = "loss or gradient is not finite"
-    if int(report.outcome) >= Outcome.STALE_NEIGHBORS:
-        reason = explain(report.outcome)
-    return {
-        "event": "skip",
-        "stage": stage.name,
-        "epoch": progress.epoch + 1,
-        "structure": example.name,
-        "reason": reason,
-        "loss": float(report.loss),
-        "grad_norm": float(report.grad_norm),
-    }
+def _named(examples: Sequence[Example]) -> str:
+    """One example by its name, several by their number."""
+    names = list(dict.fromkeys(example.name for example in examples))
+    return names[0] if len(names) == 1 else f"{len(examples)} of {len(names)} structures"
+
+
+@jax.jit
+def _weighted_sum(trees: list[Theta], weights: list[float]) -> Theta:
+    return jax.tree.map(
+        lambda *leaves: sum(
+            leaf * jax.numpy.asarray(weight, leaf.dtype) for leaf, weight in zip(leaves, weights, strict=True)
+        ),
+        *trees,
+    )

@@ -99,7 +99,7 @@ def merge_theta(theta: Theta) -> Theta:
 
 
 def on_factors(objective: Objective) -> Objective:
-    """The same objective, and its leaner forms, as a function of factored weights.
+    """The same objective as a function of factored weights.
 
     Args:
         objective: of ordinary weights.
@@ -115,7 +115,6 @@ def on_factors(objective: Objective) -> Objective:
     return objective._replace(
         value_and_grad=wrap(objective.value_and_grad),
         through_rebuilds=None if objective.through_rebuilds is None else wrap(objective.through_rebuilds),
-        leaner=None if objective.leaner is None else on_factors(objective.leaner),
     )
 
 

@@ -118,7 +118,7 @@ def by_cell(fixed: Objective, free: Objective) -> Objective:
 
     Args:
         fixed: of a relaxation at fixed cell.
-        free: of a variable-cell relaxation, with as many leaner forms.
+        free: of a variable-cell relaxation.
     """
 
     def of(pair: Pair) -> Objective:
@@ -127,11 +127,8 @@ def by_cell(fixed: Objective, free: Objective) -> Objective:
     rebuilds = None
     if fixed.through_rebuilds is not None and free.through_rebuilds is not None:
         rebuilds = lambda theta, pair: cast(ValueAndGradFn, of(pair).through_rebuilds)(theta, pair)  # noqa: E731
-    leaner = None
-    if fixed.leaner is not None and free.leaner is not None:
-        leaner = by_cell(fixed.leaner, free.leaner)
     return Objective(
-        lambda theta, pair: of(pair).value_and_grad(theta, pair), rebuilds, label=fixed.label, leaner=leaner
+        lambda theta, pair: of(pair).value_and_grad(theta, pair), rebuilds, label=fixed.label
     )
 
 
@@ -148,19 +145,16 @@ def force_matching(
     delta: float = 0.1,
     error: ForceErrorFn | None = None,
     forces: TrainedForcesFn | None = None,
-    side_by_side: bool = False,
     stress_weight: float = 0.0,
 ) -> Objective:
-    """Mean force error over a stacked batch of labelled frames, and that of the stress where it is wanted.
+    """Force error of one labelled frame, and that of its stress where it is wanted.
 
     Args:
         potential: to be trained.
         delta: where the Huber loss turns linear, eV/angstrom.
         error: another error than the Huber loss.
         forces: what to train where that is not the prediction, as with dropout.
-        side_by_side: all frames of a batch at once, and not one after the other. Pays for models made of small dense
-            matrices and costs the memory of the whole batch; what gathers and scatters along edges is at par on a CPU.
-        stress_weight: weight of the error of the stress (`losses.virial_huber`) in frames that have one.
+        stress_weight: weight of the stress, as twice the virial per atom, in frames that have one.
 
     Raises:
         ValueError: stresses are to be matched, and something else than the prediction is trained.
@@ -169,71 +163,26 @@ def force_matching(
         raise ValueError(
             "stress_weight goes with the prediction: forces= trains something that has no stress"
         )
+    apply = potential.apply if potential.apply_lean is None else potential.apply_lean
 
     def predicted(params: Params, frame: LabelledFrame, graph: Graph) -> Forces:
-        return potential.apply(params, frame.positions, frame.system, graph).forces
+        return apply(params, frame.positions, frame.system, graph).forces
 
     def huber(found: Forces, frame: LabelledFrame) -> Scalar:
         return losses.force_huber(found, frame.forces, frame.system, delta=delta)
 
     measure, trained = error or huber, forces or predicted
 
-    def frame_loss(params: Params, frame: LabelledFrame):
+    def loss(theta: Theta, frame: LabelledFrame):
+        params = theta.potential
         graph = neighbors.refresh(frame.system.candidates, frame.positions, frame.system.cell)
+        outcome = jnp.where(graph.overflow, Outcome.STALE_NEIGHBORS, Outcome.CONVERGED)
         if not stress_weight or frame.stress is None:
-            return measure(trained(params, frame, graph), frame), graph.overflow
-        here = potential.apply(params, frame.positions, frame.system, graph)
+            return measure(trained(params, frame, graph), frame), outcome
+        here = apply(params, frame.positions, frame.system, graph)
         if here.stress is None:
             raise ValueError(f"{potential.name} predicts no stress to match: take stress_weight=0")
         of_stress = losses.virial_huber(here.stress, frame.stress, frame.system, delta=delta)
-        return measure(here.forces, frame) + stress_weight * of_stress, graph.overflow
-
-    def loss(theta: Theta, batch: LabelledFrame):
-        def one(frame):
-            return frame_loss(theta.potential, frame)
-
-        values, overflow = jax.vmap(one)(batch) if side_by_side else lax.map(jax.checkpoint(one), batch)
-        outcome = jnp.where(jnp.any(overflow), Outcome.STALE_NEIGHBORS, Outcome.CONVERGED)
-        return jnp.mean(values), outcome
+        return measure(here.forces, frame) + stress_weight * of_stress, outcome
 
     return Objective(jax.value_and_grad(loss, has_aux=True))
-
-
-def weighted_sum(first: Objective, second: Objective, weight: float) -> Objective:
-    """First + weight * second, on examples that are pairs of their examples.
-
-    Where relaxations end says nothing about the rest of the energy surface; forces added with a small weight keep
-    what BPTT does not look at in place.
-
-    Args:
-        first: an objective.
-        second: an objective whose neighbors cannot go stale on the way (it has no ``through_rebuilds``). Where
-            memory runs out it is the first that gives way to what is leaner.
-        weight: of the second, in units of the first per unit of the second.
-
-    Raises:
-        ValueError: ``second`` has a way through rebuilds, which this sum would not take.
-    """
-    if second.through_rebuilds is not None:
-        raise ValueError("weighted_sum takes the objective with rebuilds first")
-
-    def add(one, other):
-        (value, outcome), gradient = one
-        (extra, extra_outcome), extra_gradient = other
-        total = jax.tree.map(lambda a, b: a + weight * b, gradient, extra_gradient)
-        return (value + weight * extra, jnp.maximum(outcome, extra_outcome)), total
-
-    def value_and_grad(theta: Theta, example):
-        return add(first.value_and_grad(theta, example[0]), second.value_and_grad(theta, example[1]))
-
-    leaner = None if first.leaner is None else weighted_sum(first.leaner, second, weight)
-    total = Objective(value_and_grad, label=first.label, leaner=leaner)
-    first_rebuilt = first.through_rebuilds
-    if first_rebuilt is None:
-        return total
-    second_alone = jax.jit(second.value_and_grad)
-    return total._replace(
-        through_rebuilds=lambda theta, example: add(
-            first_rebuilt(theta, example[0]), second_alone(theta, example[1])
-        )
-    )

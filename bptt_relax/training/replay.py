@@ -74,27 +74,23 @@ def record(potential: Potential, params: Params, without: Iterable[frozenset[int
 
 
 def agreement(potential: Potential, *, delta: float = 0.1) -> Objective:
-    """Huber error of forces, energies and stresses against the recorded ones, over a stacked batch of frames.
+    """Huber error of the forces, energy and stress of one structure against the recorded ones.
 
     Args:
         potential: to be trained.
         delta: where the loss turns linear, eV/angstrom.
     """
 
-    def frame_loss(params: Params, frame: ReplayFrame) -> tuple[Array, Array]:
-        here, overflow = _predict(potential, params, frame.positions, frame.system)
+    def loss(theta: Theta, frame: ReplayFrame) -> tuple[Array, Array]:
+        here, overflow = _predict(potential, theta.potential, frame.positions, frame.system)
         total = losses.force_huber(here.forces, frame.forces, frame.system, delta=delta)
         if here.energy is not None and frame.energy is not None:
             count = jnp.maximum(jnp.sum(frame.system.mask), 1)
             total = total + losses.huber(losses.PER_ATOM * (here.energy - frame.energy) / count, delta)
             if here.stress is not None and frame.stress is not None:
                 total = total + losses.virial_huber(here.stress, frame.stress, frame.system, delta=delta)
-        return total, overflow
-
-    def loss(theta: Theta, batch: ReplayFrame) -> tuple[Array, Array]:
-        values, overflow = lax.map(jax.checkpoint(lambda frame: frame_loss(theta.potential, frame)), batch)
-        outcome = jnp.where(jnp.any(overflow), Outcome.STALE_NEIGHBORS, Outcome.CONVERGED)
-        return jnp.mean(values), outcome.astype(jnp.int32)
+        outcome = jnp.where(overflow, Outcome.STALE_NEIGHBORS, Outcome.CONVERGED)
+        return total, outcome.astype(jnp.int32)
 
     return Objective(jax.value_and_grad(loss, has_aux=True))
 

@@ -6,8 +6,10 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from bptt_relax._types import Array, PyTree, Scalar
+from bptt_relax.batches.mapping import Mapping, choose_mapping
 from bptt_relax.outcomes import Outcome
 from bptt_relax.relax import Theta
 from bptt_relax.trees import all_finite, global_norm, where
@@ -17,21 +19,91 @@ ValueAndGradFn = Callable[[Theta, PyTree], tuple[tuple[Scalar, Array], Theta]]
 
 
 class Objective(NamedTuple):
-    """What a stage of training minimizes, on one example at a time.
+    """What a stage of training minimizes, on one example.
 
     Attributes:
-        value_and_grad: pure, to be jitted.
+        value_and_grad: pure, to be mapped over examples and jitted.
         through_rebuilds: the same on the host for an example whose neighbors went stale on the way, or None
             where that cannot happen.
         label: how the gradient is taken, for messages.
-        leaner: the same objective with a gradient that needs less memory, for when memory runs out; None where
-            there is none.
     """
 
     value_and_grad: ValueAndGradFn
     through_rebuilds: ValueAndGradFn | None = None
     label: str = "this gradient"
-    leaner: "Objective | None" = None
+
+
+class ExampleReport(NamedTuple):
+    """What the gradient of one example has to say; of several examples, stacked.
+
+    Attributes:
+        loss: ().
+        grad_norm: () of the gradient.
+        outcome: () int, `outcomes.Outcome` of the relaxation behind the loss.
+        used: () bool; False when loss or gradient is not finite, or the neighbors were stale.
+    """
+
+    loss: Scalar
+    grad_norm: Scalar
+    outcome: Array
+    used: Array
+
+
+class GradientSum(NamedTuple):
+    """Gradients of several examples, added up.
+
+    Attributes:
+        total: sum over the examples that could be used; like theta.
+        count: () int, how many they are.
+        reports: of every example, stacked.
+    """
+
+    total: Theta
+    count: Array
+    reports: ExampleReport
+
+
+GradientSumFn = Callable[[Theta, PyTree, Array], GradientSum]
+
+
+def example_gradient(gradient_fn: ValueAndGradFn, theta: Theta, example: PyTree, counts: Array = True):
+    """The gradient of one example and its report; zero where it can't be used or does not count."""
+    (value, outcome), gradient = gradient_fn(theta, example)
+    used = counts & jnp.isfinite(value) & all_finite(gradient) & (outcome < Outcome.STALE_NEIGHBORS)
+    report = ExampleReport(value, global_norm(gradient), outcome, used)
+    # Selected and not multiplied: zero times a NaN is NaN.
+    return where(used, gradient, jax.tree.map(jnp.zeros_like, gradient)), report
+
+
+def gradient_sum(objective: Objective, mapping: Mapping | None = None) -> GradientSumFn:
+    """Build the sum of the gradients over examples of one shape; nothing passes from one example to another.
+
+    Args:
+        objective: of one example.
+        mapping: as `batches.over_structures`: in turn with the memory of one example, or side by side.
+
+    Returns:
+        (theta, stacked examples, counts) -> `GradientSum`; ``counts`` (B,) bool is False for examples that only fill
+        the batch.
+    """
+
+    def side_by_side(theta: Theta, examples: PyTree, counts: Array) -> GradientSum:
+        def one(example, counted):
+            return example_gradient(objective.value_and_grad, theta, example, counted)
+
+        gradients, reports = jax.vmap(one)(examples, counts)
+        total = jax.tree.map(lambda rows: jnp.sum(rows, axis=0), gradients)
+        return GradientSum(total, jnp.sum(reports.used), reports)
+
+    def in_turn(theta: Theta, examples: PyTree, counts: Array) -> GradientSum:
+        def one(total: Theta, given):
+            gradient, report = example_gradient(objective.value_and_grad, theta, *given)
+            return jax.tree.map(jnp.add, total, gradient), report
+
+        total, reports = lax.scan(one, jax.tree.map(jnp.zeros_like, theta), (examples, counts))
+        return GradientSum(total, jnp.sum(reports.used), reports)
+
+    return in_turn if choose_mapping(mapping) == "in_turn" else side_by_side
 
 
 class TrainState(NamedTuple):
@@ -41,7 +113,7 @@ class TrainState(NamedTuple):
         theta: parameters.
         opt_state: of the Optax transformation.
         step: () int, updates applied.
-        average: exponential moving average of theta over the updates: what to use in the end. With one structure
+        average: exponential moving average of theta over the updates: what to use in the end. With few structures
             per update, theta itself jitters around it.
     """
 
@@ -51,24 +123,23 @@ class TrainState(NamedTuple):
     average: Theta
 
 
-class StepReport(NamedTuple):
+class BatchReport(NamedTuple):
     """What one train step has to say.
 
     Attributes:
-        loss: () of this example.
-        grad_norm: () before clipping.
-        outcome: () int, `outcomes.Outcome` of the relaxation behind the loss.
-        applied: () bool; False when loss or gradient is not finite, or the neighbors were stale: theta and
-            optimizer are then untouched.
+        loss: () mean over the examples that were used; NaN where none was.
+        grad_norm: () of their mean gradient, before clipping.
+        applied: () bool; False when no example could be used: theta and optimizer are then untouched.
+        examples: of each example, stacked.
     """
 
     loss: Scalar
     grad_norm: Scalar
-    outcome: Array
     applied: Array
+    examples: ExampleReport
 
 
-TrainStepFn = Callable[[TrainState, PyTree], tuple[TrainState, StepReport]]
+TrainStepFn = Callable[[TrainState, PyTree], tuple[TrainState, BatchReport]]
 
 
 def init_state(theta: Theta, optimizer: optax.GradientTransformation) -> TrainState:
@@ -80,24 +151,17 @@ def init_state(theta: Theta, optimizer: optax.GradientTransformation) -> TrainSt
 
 
 def apply_gradient(
-    state: TrainState,
-    value: Scalar,
-    outcome: Array,
-    gradient: Theta,
-    optimizer: optax.GradientTransformation,
-    averaging: float = 0.0,
-) -> tuple[TrainState, StepReport]:
-    """Update theta, or leave everything as it is when the gradient can't be used.
+    state: TrainState, gradient: Theta, optimizer: optax.GradientTransformation, averaging: float = 0.0
+) -> TrainState:
+    """Update theta; what is not finite leaves everything as it is.
 
     Args:
         state: before.
-        value: loss.
-        outcome: of the relaxation behind it.
-        gradient: of the loss.
+        gradient: like theta.
         optimizer: an Optax transformation.
         averaging: weight of the past in the moving average of theta; 0 for no averaging.
     """
-    usable = jnp.isfinite(value) & all_finite(gradient) & (outcome < Outcome.STALE_NEIGHBORS)
+    usable = all_finite(gradient)
     # A NaN that is only selected away still poisons the optimizer's moments: feed it zeros instead.
     safe = where(usable, gradient, jax.tree.map(jnp.zeros_like, gradient))
     updates, opt_state = optimizer.update(safe, state.opt_state, state.theta)
@@ -105,18 +169,39 @@ def apply_gradient(
     # Early on the average forgets faster, or it would stay at the start for the first 1 / (1 - averaging) updates.
     weight = jnp.minimum(averaging, state.step / (state.step + 5.0))
     average = cast(Theta, optax.incremental_update(theta, state.average, 1.0 - weight))
-    updated = TrainState(theta, opt_state, state.step + 1, average)
-    report = StepReport(value, global_norm(gradient), outcome, usable)
-    return where(usable, updated, state), report
+    return where(usable, TrainState(theta, opt_state, state.step + 1, average), state)
 
 
 def make_train_step(
-    objective: Objective, optimizer: optax.GradientTransformation, averaging: float = 0.0
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    averaging: float = 0.0,
+    mapping: Mapping | None = None,
 ) -> TrainStepFn:
-    """Build the pure step (state, example) -> (state, report); arguments as for `apply_gradient`."""
+    """Build the pure step on a batch of examples of one shape.
 
-    def train_step(state: TrainState, example: PyTree) -> tuple[TrainState, StepReport]:
-        (value, outcome), gradient = objective.value_and_grad(state.theta, example)
-        return apply_gradient(state, value, outcome, gradient, optimizer, averaging)
+    The gradient is the mean over the examples that could be used. Where the batch axis is sharded over devices
+    (`jax.sharding`) the step runs on all of them.
+
+    Args:
+        objective: of one example.
+        optimizer: an Optax transformation.
+        averaging: as for `apply_gradient`.
+        mapping: as for `gradient_sum`.
+
+    Returns:
+        (state, stacked examples (`trees.stack`)) -> (state, report).
+    """
+    add_up = gradient_sum(objective, mapping)
+
+    def train_step(state: TrainState, examples: PyTree) -> tuple[TrainState, BatchReport]:
+        size = jax.tree.leaves(examples)[0].shape[0]
+        found = add_up(state.theta, examples, jnp.ones(size, bool))
+        count = found.count.astype(found.reports.loss.dtype)
+        mean = jax.tree.map(lambda leaf: leaf / jnp.maximum(count, 1.0), found.total)
+        loss = jnp.sum(jnp.where(found.reports.used, found.reports.loss, 0.0)) / count
+        applied = found.count > 0
+        after = where(applied, apply_gradient(state, mean, optimizer, averaging), state)
+        return after, BatchReport(loss, global_norm(mean), applied, found.reports)
 
     return train_step

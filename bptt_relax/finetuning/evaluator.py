@@ -1,0 +1,108 @@
+"""Where a model's relaxations end, and what it says along the reference's: validation scores and measurements."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from bptt_relax.finetuning.measurement import Measurement, mean_of_known
+from bptt_relax.finetuning.preparation import Preparation, ionic_steps
+from bptt_relax.finetuning.relaxation import EvaluationForm, evaluated_relaxations
+from bptt_relax.io.relaxations import Relaxation
+from bptt_relax.potentials import Potential
+from bptt_relax.relax import Theta
+from bptt_relax.training import FrameErrors, FrameErrorsFn, Relaxed, make_relaxer
+
+
+class Evaluator:
+    """Measures models on a fixed set of relaxations.
+
+    Args:
+        preparation: of the relaxations.
+        relaxations: to measure on.
+        potential: the model's functions.
+        form: the relaxation to evaluate with.
+        frame_errors: what a model says about one ionic step, `training.make_frame_errors`.
+
+    Attributes:
+        relaxations: by name.
+    """
+
+    def __init__(
+        self,
+        preparation: Preparation,
+        relaxations: Sequence[Relaxation],
+        potential: Potential,
+        form: EvaluationForm,
+        frame_errors: FrameErrorsFn,
+    ):
+        self.relaxations = {r.name: r for r in relaxations}
+        self._preparation = preparation
+        self._relax = [
+            None if chosen is None else make_relaxer(chosen, preparation.spec, form.num_steps, skin=preparation.skin)
+            for chosen in evaluated_relaxations(potential, form)
+        ]
+        self._errors = frame_errors
+
+    def distance(self, theta: Theta, names: Sequence[str], *, cell_weight: float = 1.0) -> float:
+        """Mean over the named relaxations of Delta Q, with that of the cell where it moves: the validation score."""
+        found = {name: relaxed.distance(cell_weight) for name, relaxed in self._relaxed(theta, names)}
+        return float(np.mean([found[name] for name in names]))
+
+    def measure(
+        self, theta: Theta, names: Sequence[str], on_structure: Callable[[str, Relaxed], None] = lambda *_: None
+    ) -> dict[str, Measurement]:
+        """Measure everything on the named relaxations.
+
+        Args:
+            theta: the model.
+            names: of relaxations.
+            on_structure: told after each, in the order in which they finish.
+        """
+        found = {}
+        for name, relaxed in self._relaxed(theta, names):
+            relaxation = self.relaxations[name]
+            frames = [self._preparation.frame(step) for step in ionic_steps(relaxation)]
+            errors = self._errors(theta, frames)
+            found[name] = _measurement(relaxation, relaxed, errors, self._preparation.move_cells)
+            on_structure(name, relaxed)
+        return {name: found[name] for name in names}
+
+    def _relaxed(self, theta: Theta, names: Sequence[str]) -> Iterator[tuple[str, Relaxed]]:
+        """Where relaxations of the named structures end, as they finish."""
+        pairs = {name: self._preparation.pair(self.relaxations[name]) for name in names}
+        for moves_cell, relax in enumerate(self._relax):
+            chosen = [name for name in names if (pairs[name].relaxed_cell is not None) == bool(moves_cell)]
+            if not chosen:
+                continue
+            assert relax is not None, "check_cells refuses relaxations of the cell without a stress"
+            starts = [self.relaxations[name].initial for name in chosen]
+            buckets = self._preparation.bucketed(chosen)
+            for index, relaxed in relax(theta, starts, [pairs[name] for name in chosen], buckets):
+                yield chosen[index], relaxed
+
+
+def _measurement(
+    relaxation: Relaxation, relaxed: Relaxed, errors: Sequence[FrameErrors], of_cells: bool
+) -> Measurement:
+    """One model on one structure, from where it ends and from the errors on the labelled ionic steps."""
+    mae = mean_of_known([error.force_mae for error in errors]) if relaxation.forces is not None else None
+    found = Measurement(relaxed, mae, errors[-1].max_force)
+    if not of_cells or relaxation.forces is None:
+        return found
+    stress, energy = mean_of_known([error.stress_mae for error in errors]), None
+    if relaxation.energies is not None:
+        labelled = np.all(np.isfinite(relaxation.forces[relaxation.start :]), axis=(1, 2))
+        reference = relaxation.energies[relaxation.start :][labelled]
+        predicted = np.array([error.energy for error in errors])
+        wrong = (predicted - predicted[-1]) - (reference - reference[-1])
+        energy = mean_of_known(np.abs(wrong[:-1]) / len(relaxation.relaxed.species))
+    pressure = errors[-1].pressure
+    if relaxation.stresses is not None:
+        pressure += np.trace(relaxation.stresses[-1]) / 3.0
+    return replace(
+        found,
+        energy_mae=energy,
+        stress_mae=stress,
+        pressure_at_reference=float(pressure) if np.isfinite(pressure) else None,
+    )
