@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bptt_relax.potentials import base_model
-from bptt_relax.potentials.base_models import Given
+from bptt_relax.models import base_model
+from bptt_relax.models.base_models import Given
 from bptt_relax.relaxing.run import run
 from bptt_relax.relaxing.settings import RelaxSettings
 
@@ -23,7 +23,7 @@ def relax_files(
 
     Args:
         files: one or several, of any format that ASE reads.
-        base: the model: a name or file as for `potentials.load`, ``(potential, params)``, or a base model.
+        base: the model: a name or file as for `models.load`, ``(potential, params)``, or a base model.
         out: extended XYZ file for the relaxed structures. Never written over.
         **settings: of `relaxing.settings.RelaxSettings`, as ``fmax=0.02, cell="free"``.
 
