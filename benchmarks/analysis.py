@@ -27,7 +27,7 @@ class Growth(NamedTuple):
     """Exponent p of cost ~ size^p, fitted over logarithms.
 
     Attributes:
-        model: name as in `bptt_relax.potentials.load`.
+        model: name as in `bptt_relax.models.load`.
         entry: key in `benchmarks.entries.ENTRIES`.
         quantity: "time" or "memory".
         variable: "steps" or "atoms".

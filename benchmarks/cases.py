@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from benchmarks.contract import Case
-from bptt_relax import potentials, relax, systems
+from bptt_relax import models, relax, systems
 from bptt_relax._types import Array, Positions
 from bptt_relax.potentials import Potential
 from bptt_relax.relax import Relaxation, Theta
@@ -65,7 +65,7 @@ def silicon(atoms: int) -> tuple[Atoms, np.ndarray]:
 
 def problem(case: Case) -> Problem:
     """Everything a program needs, on the device, in JAX's default float type."""
-    potential, params = potentials.load(case.model)
+    potential, params = models.load(case.model)
     atoms, ideal = silicon(case.atoms)
     structure = Structure(
         name=case.name,

@@ -11,7 +11,7 @@ class Case(NamedTuple):
     """A relaxation to be measured.
 
     Attributes:
-        model: name as in `bptt_relax.potentials.load`.
+        model: name as in `bptt_relax.models.load`.
         atoms: number of silicon atoms; one below a multiple of eight is a vacancy.
         steps: length of the unroll.
     """

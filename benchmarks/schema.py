@@ -44,7 +44,7 @@ class Comparison(_Strict):
 
     Attributes:
         name: of the case.
-        model: name as in `bptt_relax.potentials.load`.
+        model: name as in `bptt_relax.models.load`.
         atoms: number of atoms.
         steps: length of the unroll.
         entries: in the order they were planned.
@@ -69,7 +69,7 @@ class Convergence(_Strict):
     """Gradients along one relaxation against the exact derivative of the minimum it leads to.
 
     Attributes:
-        model: name as in `bptt_relax.potentials.load`.
+        model: name as in `bptt_relax.models.load`.
         atoms: number of atoms.
         steps: lengths of the relaxation.
         max_force: where each of them ends, eV/angstrom.

@@ -23,7 +23,7 @@ class ASECalculator(Calculator):
 
     A potential with direct forces has no energy and no stress: asking for them raises ASE's
     PropertyNotImplementedError. ASE's optimizers write an energy into their log, so they refuse such a potential;
-    molecular dynamics needs forces alone, and `batches.relax_many` relaxes with them.
+    molecular dynamics needs forces alone, and `batches.RelaxMany` relaxes with them.
 
     Neighbors are rebuilt only when an atom has moved further than half the skin or the cell has changed too much;
     between rebuilds one compiled program serves every step, in JAX's default precision. Energies that an optimizer

@@ -195,12 +195,12 @@ def _finetune(command: Finetune) -> int:
 
 
 def _models(command: Models) -> int:
-    from bptt_relax.potentials import pretrained
+    from bptt_relax.models import pretrained
 
     match command.action:
         case FetchModels(names, source):
             if not names:
-                raise InputError(f"name a model to fetch: {', '.join(pretrained.models())}")
+                raise InputError(f"name a model to fetch: {', '.join(pretrained.names())}")
             for name in names:
                 print(f"{name}: verified, in {pretrained.fetch(name, source=source)}")
         case VerifyModels(names):
@@ -209,7 +209,7 @@ def _models(command: Models) -> int:
                 print(f"{verdict.model}: {verdict.sentence}")
             return 0 if all(v.passed for v in verdicts) else 2
         case ExportModel(weights, to, python):
-            from bptt_relax.potentials.exporting import export
+            from bptt_relax.models.exporting import export
 
             found = export(to, weights, python=python)
             agrees = (
@@ -237,7 +237,7 @@ def _relax(command: Relax) -> int:
 
 def _selftest(command: Selftest) -> int:
     from bptt_relax import analysis, io, relax, systems
-    from bptt_relax.potentials import pretrained
+    from bptt_relax.models import pretrained
 
     potential, params = pretrained.load(command.model)
     if command.data is None:

@@ -29,8 +29,8 @@ from ase.build import bulk  # noqa: E402
 
 from bptt_relax import potentials  # noqa: E402
 from bptt_relax.io import to_structure  # noqa: E402
+from bptt_relax.models import BaseModel, own_model  # noqa: E402
 from bptt_relax.neighbors import GraphSpec  # noqa: E402
-from bptt_relax.potentials import BaseModel, own_model  # noqa: E402
 from bptt_relax.systems import Structure  # noqa: E402
 from bptt_relax.trees import safe_norm  # noqa: E402
 

@@ -14,9 +14,9 @@ from ase.optimize import BFGS
 from ase.phonons import Phonons
 
 import bptt_relax as br
-from bptt_relax import neighbors, potentials, systems
+from bptt_relax import models, neighbors, potentials, systems
+from bptt_relax.models import pretrained
 from bptt_relax.outcomes import InputError, ModelError
-from bptt_relax.potentials import pretrained
 
 POTENTIAL = potentials.stillinger_weber()
 PARAMS = POTENTIAL.init(None)
@@ -151,7 +151,7 @@ def test_phonons_of_diamond(tmp_path):
 
 def test_a_trained_network_relaxes_in_ase(make_silicon):
     atoms = make_silicon(1, rattle=0.15)
-    atoms.calc = br.ASECalculator(*potentials.load("nequip-silicon"))
+    atoms.calc = br.ASECalculator(*models.load("nequip-silicon"))
     before = atoms.get_potential_energy()
     assert BFGS(atoms, logfile=None).run(fmax=0.02, steps=200)
     assert atoms.get_potential_energy() < before - 0.05

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from bptt_relax import cli, datasets, io
+from bptt_relax.models import parity
 from bptt_relax.outcomes import InputError
-from bptt_relax.potentials import parity
 
 WEIGHTS = Path(__file__).parents[2] / "shared" / "weights"
 

@@ -10,8 +10,9 @@ import pytest
 from ase.build import bulk
 
 from bptt_relax import losses, relax, systems, trees, unrolling
+from bptt_relax.models import pretrained
 from bptt_relax.outcomes import ModelError
-from bptt_relax.potentials import Potential, pretrained
+from bptt_relax.potentials import Potential
 from bptt_relax.relax import Theta, UpdateRule
 from bptt_relax.systems import Pair
 

@@ -7,8 +7,8 @@ import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from bptt_relax import adjoints, losses, relax, systems, unrolling
+from bptt_relax.models import pretrained
 from bptt_relax.outcomes import ModelError
-from bptt_relax.potentials import pretrained
 from bptt_relax.relax import Theta
 
 

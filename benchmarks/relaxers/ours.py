@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from benchmarks.relaxers.contract import MODEL, Ended, Task
-from bptt_relax import batches, potentials, relax
+from bptt_relax import batches, models, relax
 from bptt_relax.relax import Theta
 from bptt_relax.systems import Structure
 
@@ -16,10 +16,10 @@ class Ours:
     """
 
     def __init__(self, given: Sequence[Structure], task: Task):
-        potential, params = potentials.load(MODEL)
+        potential, params = models.load(MODEL)
         rule = relax.fire(largest_time_step=1.0)
         relaxation = relax.relaxation(potential, rule, force_tolerance=task.fmax)
-        self._run = batches.relax_many(relaxation, potential.graph, task.steps, workers=task.workers)
+        self._run = batches.RelaxMany(relaxation, potential.graph, task.steps, workers=task.workers)
         self._theta = Theta(params, rule.hyper)
         self._given = given
         self._plan = batches.plan_buckets(given, potential.graph)

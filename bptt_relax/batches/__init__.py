@@ -3,16 +3,15 @@
 from bptt_relax.batches.buckets import Bucket, describe, plan_buckets
 from bptt_relax.batches.final import Final, Path
 from bptt_relax.batches.mapping import over_structures
-from bptt_relax.batches.relaxing import RelaxManyFn, headroom, relax_many
+from bptt_relax.batches.relaxing import RelaxMany, headroom
 
 __all__ = [
     "Bucket",
     "Final",
     "Path",
-    "RelaxManyFn",
+    "RelaxMany",
     "describe",
     "headroom",
     "over_structures",
     "plan_buckets",
-    "relax_many",
 ]

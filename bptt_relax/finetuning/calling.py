@@ -9,8 +9,8 @@ from bptt_relax._types import Params
 from bptt_relax.finetuning import own_data, workspace
 from bptt_relax.finetuning.settings import OwnDataSettings
 from bptt_relax.io.relaxations import Relaxation
-from bptt_relax.potentials import base_model
-from bptt_relax.potentials.base_models import Given
+from bptt_relax.models import base_model
+from bptt_relax.models.base_models import Given
 
 
 class FineTuned(NamedTuple):
@@ -39,8 +39,8 @@ def finetune(
     Args:
         relaxations: a file or folder, as `io.read_relaxations` takes it and ``bptt-relax check`` checks it; or
             relaxations in memory.
-        base: what to start from: a name or file as for `potentials.load`, ``(potential, params)``, or
-            `potentials.own_model`, which says more of it.
+        base: what to start from: a name or file as for `models.load`, ``(potential, params)``, or
+            `models.own_model`, which says more of it.
         out: folder for the run; one of its own under ``runs/`` when not given. Nothing is ever written over.
         **settings: of `finetuning.settings.OwnDataSettings`, groups as dictionaries:
             ``bptt={"epochs": 2}, relaxation={"step_size": 0.01}, resume=True``.

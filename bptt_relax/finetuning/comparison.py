@@ -18,7 +18,7 @@ from bptt_relax.finetuning.programs import Programs
 from bptt_relax.finetuning.session import Session, opened
 from bptt_relax.finetuning.settings import FineTuningSettings, RelaxationSettings
 from bptt_relax.finetuning.stages import Bench, make_cell_relaxation, make_rule
-from bptt_relax.potentials import BaseModel, base_model
+from bptt_relax.models import BaseModel, base_model
 from bptt_relax.relax import Theta
 from bptt_relax.report.environment import environment, peak_rss_mb
 from bptt_relax.report.tables import Grid, print_grids

@@ -12,7 +12,7 @@ from bptt_relax.analysis import forgetting, probe
 from bptt_relax.datasets import prototypes
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.potentials import Potential
-from bptt_relax.potentials.registry import Model
+from bptt_relax.weights.registry import Model
 
 MOST_TRAINED_PAIRS = 12
 """Pairs of the training data that are pushed together, the most frequent ones: that is where holes are dug."""

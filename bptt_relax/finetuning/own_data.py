@@ -9,8 +9,8 @@ from bptt_relax.finetuning.run import run as finetune
 from bptt_relax.finetuning.settings import OwnDataSettings, ReadingSettings
 from bptt_relax.io.checks import changes_cell
 from bptt_relax.io.relaxations import Relaxation
+from bptt_relax.models import BaseModel
 from bptt_relax.outcomes import InputError
-from bptt_relax.potentials import BaseModel
 
 
 def run(data: Path | Sequence[Relaxation], settings: OwnDataSettings, base: BaseModel | None = None) -> int:

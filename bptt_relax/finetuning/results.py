@@ -6,7 +6,7 @@ from pathlib import Path
 from bptt_relax.finetuning import statistics
 from bptt_relax.finetuning.corpus import Corpus
 from bptt_relax.finetuning.measure import Runs, summarize
-from bptt_relax.potentials.registry import Model
+from bptt_relax.weights.registry import Model
 
 PARTS = ("train", "validation", "test", "unseen_kinds")
 

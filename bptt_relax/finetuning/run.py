@@ -20,7 +20,8 @@ from bptt_relax.finetuning.session import Session, opened
 from bptt_relax.finetuning.settings import FineTuningSettings
 from bptt_relax.finetuning.stages import check_step_size, make_cell_relaxation, make_rule
 from bptt_relax.io.checks import changes_cell
-from bptt_relax.potentials import BaseModel, base_model, trainable
+from bptt_relax.models import BaseModel, base_model
+from bptt_relax.potentials import trainable
 from bptt_relax.relax import Theta
 from bptt_relax.report.environment import environment, peak_rss_mb
 from bptt_relax.report.model_card import write_model_cards

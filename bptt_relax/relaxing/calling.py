@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bptt_relax.potentials import base_model
-from bptt_relax.potentials.base_models import Given
+from bptt_relax.models import base_model
+from bptt_relax.models.base_models import Given
 from bptt_relax.relaxing.run import run
 from bptt_relax.relaxing.settings import RelaxSettings
 
@@ -19,11 +19,11 @@ def relax_files(
 ) -> Path:
     """Relax every structure of files and folders into one file: ``bptt-relax relax`` from Python.
 
-    Structures in memory, and gradients through their relaxations, are for `batches.relax_many` and `unroll`.
+    Structures in memory, and gradients through their relaxations, are for `batches.RelaxMany` and `unroll`.
 
     Args:
         files: one or several, of any format that ASE reads.
-        base: the model: a name or file as for `potentials.load`, ``(potential, params)``, or a base model.
+        base: the model: a name or file as for `models.load`, ``(potential, params)``, or a base model.
         out: extended XYZ file for the relaxed structures. Never written over.
         **settings: of `relaxing.settings.RelaxSettings`, as ``fmax=0.02, cell="free"``.
 

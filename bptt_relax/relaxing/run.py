@@ -8,8 +8,8 @@ from pathlib import Path
 from bptt_relax import batches, io
 from bptt_relax.batches import Final
 from bptt_relax.io import Found, Problem, StructureInspection
+from bptt_relax.models import BaseModel, base_model
 from bptt_relax.outcomes import InputError, Outcome, RelaxationError
-from bptt_relax.potentials import BaseModel, base_model
 from bptt_relax.processes import StopSignal
 from bptt_relax.relax import Theta
 from bptt_relax.relaxing.frames import ENDINGS, relaxed_frame, write_path
@@ -125,7 +125,7 @@ def _relax(
     buckets = batches.plan_buckets(structures, potential.graph, headroom=batches.headroom(relaxation))
     reporter.note(batches.describe(buckets))
     left = [bucket._replace(members=tuple(k for k in bucket.members if k not in done)) for bucket in buckets]
-    relax_many = batches.relax_many(
+    relax_many = batches.RelaxMany(
         relaxation,
         potential.graph,
         settings.steps,

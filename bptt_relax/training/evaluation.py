@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_relax import losses, neighbors, threads, trees
-from bptt_relax.batches import Bucket, over_structures, relax_many
+from bptt_relax.batches import Bucket, RelaxMany, over_structures
 from bptt_relax.batches.mapping import Mapping, choose_mapping
 from bptt_relax.compilation import Programs
 from bptt_relax.neighbors import GraphSpec
@@ -96,7 +96,7 @@ def make_relaxer(relaxation: Relaxation, spec: GraphSpec, num_steps: int, *, ski
         num_steps: largest number of steps.
         skin: angstrom.
     """
-    relax_all = relax_many(relaxation, spec, num_steps, skin=skin)
+    relax_all = RelaxMany(relaxation, spec, num_steps, skin=skin)
 
     @jax.jit
     def measure(positions, cell, pair: Pair):

@@ -92,7 +92,7 @@ def relax_all(relaxation, cell_relaxation, potential, theta, plan) -> Callable[.
         if key not in built:
             steps = options.pop("num_steps", 200)
             which = cell_relaxation if moves_cell else relaxation
-            built[key] = batches.relax_many(which, potential.graph, steps, **options)
+            built[key] = batches.RelaxMany(which, potential.graph, steps, **options)
         buckets = plan(structures, num_atoms) if buckets is None else buckets
         return sorted(built[key](theta, structures, buckets=buckets), key=lambda final: final.index)
 

@@ -67,7 +67,7 @@ def counting(relaxation, counts):
 
 def test_one_compilation_per_bucket_and_no_step_after_convergence(relaxation, potential, theta, mixed, plan):
     counts = {"traced": 0, "evaluated": 0}
-    run = batches.relax_many(counting(relaxation, counts), potential.graph, 200, workers=2)
+    run = batches.RelaxMany(counting(relaxation, counts), potential.graph, 200, workers=2)
     buckets = plan(mixed, (4, 8))
     assert len(buckets) == 2
     found = list(run(theta, mixed, buckets=buckets))
@@ -138,7 +138,7 @@ def test_the_path_holds_every_configuration_with_its_own_energy(mixed, relax_all
 
 def test_stops_when_asked(mixed, relaxation, potential, theta, plan, way):
     finished = []
-    run = batches.relax_many(relaxation, potential.graph, 200, **way)
+    run = batches.RelaxMany(relaxation, potential.graph, 200, **way)
     for final in run(theta, mixed * 4, buckets=plan(mixed * 4), should_stop=lambda: len(finished) >= 3):
         finished.append(final)
     # What was under way when it was asked may still finish.
@@ -155,7 +155,7 @@ def test_a_cell_that_collapses_is_given_up(mixed):
     falling = potentials.conservative(energy, lambda key: {}, potentials.stillinger_weber().graph)
     rule = relax.momentum(0.5, 0.5)
     relaxation = relax.variable_cell_relaxation(falling, rule, force_tolerance=1e-3, stress_tolerance=1e-3)
-    run = batches.relax_many(relaxation, falling.graph, 500)
+    run = batches.RelaxMany(relaxation, falling.graph, 500)
     (final,) = run(Theta({}, rule.hyper), mixed[4:5])
     assert final.outcome in (Outcome.STALE_NEIGHBORS, Outcome.NOT_FINITE)
     assert np.isnan(final.energy)
@@ -163,6 +163,6 @@ def test_a_cell_that_collapses_is_given_up(mixed):
 
 def test_misuse(relaxation, potential):
     with pytest.raises(ValueError, match="num_steps must be positive, got 0"):
-        batches.relax_many(relaxation, potential.graph, 0)
+        batches.RelaxMany(relaxation, potential.graph, 0)
     with pytest.raises(ValueError, match="slots must be positive, got -1"):
-        batches.relax_many(relaxation, potential.graph, 5, slots=-1)
+        batches.RelaxMany(relaxation, potential.graph, 5, slots=-1)

@@ -9,8 +9,9 @@ import pytest
 
 from bptt_relax import relax, systems, unrolling
 from bptt_relax.adjoints import Checkpointed, FrozenGeometry, Full, Guided, Implicit, Truncated
+from bptt_relax.models import adapt
 from bptt_relax.outcomes import RelaxationError
-from bptt_relax.potentials import adapt, stillinger_weber
+from bptt_relax.potentials import stillinger_weber
 from bptt_relax.relax import Theta
 
 STEPS = 5

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import pytest
 
 from bptt_relax.conformance import PotentialConformance
-from bptt_relax.potentials import adapt, chgnet, nequip, nequix, stillinger_weber
+from bptt_relax.models import adapt, chgnet, nequip, nequix
+from bptt_relax.potentials import stillinger_weber
 from bptt_relax.potentials.adapters import from_energy_fn, from_pair_fn
 
 # Each class compiles some thirty programs.
@@ -94,9 +95,9 @@ class TestNequix(PotentialConformance):
 
 
 class TestNequip(PotentialConformance):
-    """jax-md's own code; `TestNequipSideBySide` has ours."""
+    """jax-md's own code; `TestNequipChannelsLast` has ours."""
 
-    side_by_side = False
+    channels_last = False
 
     def make(self):
         config = nequip.Config(
@@ -108,12 +109,12 @@ class TestNequip(PotentialConformance):
             cutoff=4.0,
             num_neighbors=8.0,
         )
-        potential = nequip.build(config, side_by_side=self.side_by_side)
+        potential = nequip.build(config, channels_last=self.channels_last)
         return potential, potential.init(jax.random.key(0))
 
 
-class TestNequipSideBySide(TestNequip):
-    side_by_side = True
+class TestNequipChannelsLast(TestNequip):
+    channels_last = True
 
 
 class TestAdapt(PotentialConformance):

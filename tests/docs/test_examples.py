@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bptt_relax.models import pretrained
 from bptt_relax.outcomes import ModelError
-from bptt_relax.potentials import pretrained
 
 ROOT = Path(__file__).parents[2]
 

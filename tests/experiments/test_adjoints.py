@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from bptt_relax import datasets, potentials
+from bptt_relax import datasets, models
 from bptt_relax.experiments.adjoints import figures
 from bptt_relax.experiments.adjoints.config import PRESETS, VARIANTS, AdjointsConfig, StartSettings
 from bptt_relax.experiments.adjoints.cost import costs, structure_part
@@ -23,8 +23,8 @@ from bptt_relax.finetuning.measure import Measurement
 from bptt_relax.finetuning.settings import RelaxationSettings
 from bptt_relax.finetuning.variants import changed
 from bptt_relax.io.splits import Split
+from bptt_relax.models import own_model, pretrained
 from bptt_relax.outcomes import ModelError
-from bptt_relax.potentials import own_model, pretrained
 from bptt_relax.report.tables import print_grids
 from bptt_relax.training import Example, Objective, Relaxed, Stage
 
@@ -165,7 +165,7 @@ def test_the_whole_on_a_cheap_potential(tmp_path, monkeypatch):
     named = {r.kind: r.name for r in data.relaxations if set(r.initial.species.tolist()) == {14}}
     split = Split((named["V"],), (named["split110_Si"],), (named["VV"],), (named["tet_Si"],))
     corpus = Corpus(data.name, data.sha256, data.relaxations, split)
-    base = own_model(*potentials.load("stillinger-weber"))
+    base = own_model(*models.load("stillinger-weber"))
     monkeypatch.setattr("bptt_relax.finetuning.comparison.base_model", lambda name: base)
     monkeypatch.setattr("bptt_relax.experiments.adjoints.run.part_of_silicon", lambda part: corpus)
     # Whether this potential has competing minima is not the question here.

@@ -13,8 +13,8 @@ from bptt_relax.experiments.crystals import figures
 from bptt_relax.experiments.crystals.config import PRESETS, CrystalsConfig, DataSettings
 from bptt_relax.experiments.crystals.run import make_corpus
 from bptt_relax.io.checks import changes_cell
+from bptt_relax.models import pretrained
 from bptt_relax.outcomes import ModelError
-from bptt_relax.potentials import pretrained
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("pretrained", "force_matching", "bptt")

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bptt_relax import datasets, potentials
+from bptt_relax import datasets, models
 from bptt_relax.experiments._defects import part_of_silicon
 from bptt_relax.experiments._settings import PartSettings
 from bptt_relax.experiments.data_efficiency import figures
@@ -24,8 +24,8 @@ from bptt_relax.finetuning.corpus import Corpus
 from bptt_relax.finetuning.measure import Measurement
 from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
 from bptt_relax.io.splits import Split
+from bptt_relax.models import own_model, pretrained
 from bptt_relax.outcomes import InputError, ModelError, Outcome
-from bptt_relax.potentials import own_model, pretrained
 from bptt_relax.relax import Theta
 from bptt_relax.report.metrics import MetricsFile
 from bptt_relax.report.tables import print_grids
@@ -218,7 +218,7 @@ def test_every_arm_gets_the_time_of_the_first(tmp_path, monkeypatch):
     pure = [r.name for r in data.relaxations if set(r.initial.species.tolist()) == {14}]
     split = Split(tuple(pure[:2]), (pure[2],), (pure[3],), (pure[4],))
     corpus = Corpus(data.name, data.sha256, data.relaxations, split)
-    base = own_model(*potentials.load("stillinger-weber"))
+    base = own_model(*models.load("stillinger-weber"))
     monkeypatch.setattr("bptt_relax.finetuning.comparison.base_model", lambda name: base)
     monkeypatch.setattr(experiment, "part_of_silicon", lambda part: corpus)
     config = DataEfficiencyConfig(

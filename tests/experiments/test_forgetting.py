@@ -10,8 +10,8 @@ import pytest
 
 from bptt_relax.experiments.forgetting import figures
 from bptt_relax.experiments.forgetting.config import PRESETS, VARIANTS, ForgettingConfig
+from bptt_relax.models import pretrained
 from bptt_relax.outcomes import ModelError
-from bptt_relax.potentials import pretrained
 from bptt_relax.report.tables import print_grids
 
 ROOT = Path(__file__).parents[2]

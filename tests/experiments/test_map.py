@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bptt_relax import datasets, potentials
+from bptt_relax import datasets, models
 from bptt_relax.experiments.map import figures
 from bptt_relax.experiments.map.config import PRESETS, LensSettings, MapConfig
 from bptt_relax.experiments.map.measure import Lens, rattled
 from bptt_relax.experiments.map.run import plane, run
 from bptt_relax.finetuning.settings import RelaxationSettings
 from bptt_relax.finetuning.stages import make_rule
+from bptt_relax.models import pretrained
 from bptt_relax.outcomes import InputError, ModelError
-from bptt_relax.potentials import pretrained
 from bptt_relax.relax import Theta
 from bptt_relax.report.tables import print_grids
 
@@ -60,7 +60,7 @@ def silicon():
 
 @pytest.fixture(scope="module")
 def looked(silicon):
-    potential, params = potentials.load("stillinger-weber")
+    potential, params = models.load("stillinger-weber")
     relaxation = RelaxationSettings(step_size=0.02, test_steps=60, skin=1.0)
     look = LensSettings(tolerance=0.003, steps=200, rattles=(0.02, 0.5), draws=1)
     theta = Theta(params, make_rule(relaxation).hyper)

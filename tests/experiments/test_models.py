@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from bptt_relax import datasets, potentials
+from bptt_relax import datasets, models
 from bptt_relax.experiments.models import figures
 from bptt_relax.experiments.models import run as experiment
 from bptt_relax.experiments.models.config import MODELS, OWN, PRESETS, ModelsConfig
@@ -17,8 +17,8 @@ from bptt_relax.finetuning.corpus import Corpus
 from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
 from bptt_relax.finetuning.statistics import average_reduction_interval, reduction_interval
 from bptt_relax.io.splits import Split
+from bptt_relax.models import pretrained
 from bptt_relax.outcomes import InputError, ModelError
-from bptt_relax.potentials import pretrained
 from bptt_relax.report.names import STAGES
 from bptt_relax.report.tables import print_grids
 
@@ -50,9 +50,9 @@ def test_what_a_model_needs_of_its_own_never_changes_what_it_is_tested_on():
 def test_impossible_settings_are_told():
     with pytest.raises(ValueError, match="name them with models"):
         ModelsConfig(model="chgnet-0.2.0")
-    for models in ((), ("a/tuned.safetensors", "b/tuned.safetensors")):
+    for named in ((), ("a/tuned.safetensors", "b/tuned.safetensors")):
         with pytest.raises(ValueError, match="at least one model, and none of a name twice"):
-            ModelsConfig(models=models)
+            ModelsConfig(models=named)
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def pretend(calls, code=0):
 @pytest.fixture
 def names(tmp_path):
     """A model of the registry, one that is not, and one in a file."""
-    _, params = potentials.load("stillinger-weber")
+    _, params = models.load("stillinger-weber")
     other = tmp_path / "stiffer.safetensors"
     pretrained.save(other, "stillinger-weber", jax.tree.map(lambda x: 1.02 * x, params))
     return ("stillinger-weber", "nowhere-1", str(other))

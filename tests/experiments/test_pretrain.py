@@ -20,7 +20,7 @@ from bptt_relax.experiments.pretrain.config import PRESETS, PretrainConfig
 from bptt_relax.experiments.pretrain.kinds import impurity_weights
 from bptt_relax.experiments.pretrain.run import split
 from bptt_relax.io import to_structure
-from bptt_relax.potentials import pretrained
+from bptt_relax.models import pretrained
 
 
 def make_file(path, count, *, forces=True):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bptt_relax import datasets
+from bptt_relax.models import pretrained
 from bptt_relax.outcomes import ModelError
-from bptt_relax.potentials import pretrained
 
 STAGES = ("pretrained", "force_matching", "bptt")
 

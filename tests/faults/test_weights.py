@@ -11,17 +11,11 @@ import jax
 import numpy as np
 import pytest
 
+from bptt_relax.models import pretrained
+from bptt_relax.models.exporting import export
+from bptt_relax.models.nequix import weights as nequix_weights
 from bptt_relax.outcomes import InputError, ModelError
-from bptt_relax.potentials import (
-    cache,
-    checkpoint_zip,
-    nequix_weights,
-    pretrained,
-    registry,
-    sources,
-    weights_file,
-)
-from bptt_relax.potentials.exporting import export
+from bptt_relax.weights import cache, checkpoint_zip, registry, sources, weights_file
 
 SHARED = Path(__file__).parents[3] / "shared" / "weights"
 CHGNET, NEQUIX, BUNDLED = "chgnet-0.3.0", "nequix-mp-1", "adapt-silicon"

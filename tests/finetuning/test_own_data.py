@@ -9,7 +9,7 @@ import pytest
 
 from bptt_relax import datasets
 from bptt_relax.io import write_relaxations
-from bptt_relax.potentials import pretrained
+from bptt_relax.models import pretrained
 
 QUICK = (
     *("--relaxation.train-steps", "4", "--relaxation.test-steps", "10", "--bptt.epochs", "1"),

@@ -96,7 +96,7 @@ def test_it_learns_and_says_what_it_is(tuned):
 def test_tuned_parameters_come_back_into_a_tree_like_the_old_one(tuned):
     file = tuned.folder / "seed0" / "bptt.safetensors"
     potential, params = make_own()
-    back = br.potentials.load_params(file, like=params)
+    back = br.models.load_params(file, like=params)
     assert back == tuned.params[0]
     assert {leaf.dtype for leaf in back.values()} == {jnp.zeros(()).dtype}
     other = {name: value for name, value in params.items() if name != "alpha"}
@@ -106,9 +106,9 @@ def test_tuned_parameters_come_back_into_a_tree_like_the_old_one(tuned):
         (params | {"depth": jnp.zeros(2)}, r"depth has the shape \(\), and \(2,\) in like"),
     ):
         with pytest.raises(InputError, match=message):
-            br.potentials.load_params(file, like=like)
+            br.models.load_params(file, like=like)
     with pytest.raises(InputError, match=r"parameters of 'morse', .* from Python: .*load_params"):
-        br.potentials.load(file)
+        br.models.load(file)
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_a_run_that_is_interrupted_goes_on(relaxations, tuned, tmp_path, monkeyp
 
 
 def test_what_is_said_of_a_model_is_written_down(relaxations, tmp_path):
-    base = br.potentials.own_model(
+    base = br.models.own_model(
         *make_own(), name="my morse", licence="MIT", functional="PBE", citation="doi:10.1103/PhysRev.34.57"
     )
     found = br.finetune(
@@ -200,38 +200,36 @@ def test_what_is_no_base_model_is_refused():
         ({}, "nothing to train"),
     ):
         with pytest.raises(ValueError, match=message):
-            br.potentials.own_model(potential, wrong)
+            br.models.own_model(potential, wrong)
     with pytest.raises(TypeError, match=r"\(potential, params\), not dict"):
-        br.potentials.base_model(params)
+        br.models.base_model(params)
     with pytest.raises(InputError, match="two parameters are called a/b"):
-        br.potentials.own_model(potential, {"a": {"b": 1.0}, "a/b": 2.0})
+        br.models.own_model(potential, {"a": {"b": 1.0}, "a/b": 2.0})
 
 
 def test_any_containers_are_saved(tmp_path):
     linen = {"Dense_0": {"kernel": jnp.ones((2, 3)), "bias": jnp.zeros(3, jnp.float32)}}
     params = (linen, [jnp.full(2, 0.5, jnp.bfloat16)], br.Theta(jnp.ones(()), {}))
-    br.potentials.save_params(tmp_path / "p.safetensors", params)
-    back = br.potentials.load_params(tmp_path / "p.safetensors", like=params)
+    br.models.save_params(tmp_path / "p.safetensors", params)
+    back = br.models.load_params(tmp_path / "p.safetensors", like=params)
     assert jax.tree.structure(back) == jax.tree.structure(params)
     for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(params), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
     with pytest.raises(InputError, match="rename it"):
-        br.potentials.save_params(tmp_path / "p.npz", params)
-    br.potentials.save(
-        tmp_path / "sw.safetensors", "stillinger-weber", br.potentials.load("stillinger-weber")[1]
-    )
-    with pytest.raises(InputError, match="read by potentials.load"):
-        br.potentials.load_params(tmp_path / "sw.safetensors", like=params)
+        br.models.save_params(tmp_path / "p.npz", params)
+    br.models.save(tmp_path / "sw.safetensors", "stillinger-weber", br.models.load("stillinger-weber")[1])
+    with pytest.raises(InputError, match="read by models.load"):
+        br.models.load_params(tmp_path / "sw.safetensors", like=params)
 
 
 def test_a_tuned_classical_potential_has_a_file_like_the_others(tmp_path):
-    potential, params = br.potentials.load("stillinger-weber")
+    potential, params = br.models.load("stillinger-weber")
     path = tmp_path / "tuned.safetensors"
-    br.potentials.save(path, "stillinger-weber", params | {"lam": jnp.asarray(20.0)})
-    again, back = br.potentials.load(path)
+    br.models.save(path, "stillinger-weber", params | {"lam": jnp.asarray(20.0)})
+    again, back = br.models.load(path)
     assert again.name == potential.name
     assert float(back["lam"]) == 20.0
-    base = br.potentials.base_model(path)
+    base = br.models.base_model(path)
     assert (base.name, base.about.name) == (str(path), "stillinger-weber")
     assert json.loads(json.dumps(base.about._asdict()))["citation"]

@@ -11,7 +11,7 @@ from ase.build import bulk
 from ase.io import read
 
 from bptt_relax import neighbors, systems, trees
-from bptt_relax.potentials import pretrained
+from bptt_relax.models import pretrained
 
 pytestmark = [
     pytest.mark.parity,

@@ -12,7 +12,7 @@ import pytest
 from ase import Atoms
 
 from bptt_relax import neighbors, systems, trees
-from bptt_relax.potentials import pretrained
+from bptt_relax.models import pretrained
 
 pytestmark = pytest.mark.parity
 

@@ -138,7 +138,7 @@ def test_many_relax_without_an_energy(potential, make_silicon, make_structure):
     rule = relax.descent(0.8)
     relaxation = relax.relaxation(potential, rule, force_tolerance=1e-2)
     finals = list(
-        batches.relax_many(relaxation, potential.graph, 100)(
+        batches.RelaxMany(relaxation, potential.graph, 100)(
             Theta(potential.init(None), rule.hyper), structures
         )
     )

@@ -17,7 +17,7 @@ from bptt_relax.finetuning.measure import Ruler, summarize
 from bptt_relax.finetuning.run import run as finetune
 from bptt_relax.finetuning.stages import make_cell_relaxation, make_rule
 from bptt_relax.io.checks import changes_cell
-from bptt_relax.potentials import BaseModel, base_model
+from bptt_relax.models import BaseModel, base_model
 from bptt_relax.relax import Theta
 from bptt_relax.training import make_frame_errors
 from bptt_relax.units import EV_PER_A3_IN_GPA

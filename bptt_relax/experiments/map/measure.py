@@ -9,7 +9,7 @@ import numpy as np
 
 from bptt_relax import losses, systems
 from bptt_relax.analysis import LinearStep, linearized_step
-from bptt_relax.batches import Bucket, Final, relax_many
+from bptt_relax.batches import Bucket, Final, RelaxMany
 from bptt_relax.experiments.map.config import LensSettings
 from bptt_relax.finetuning.settings import RelaxationSettings
 from bptt_relax.finetuning.stages import make_rule
@@ -47,8 +47,8 @@ class Lens:
         to_end = relaxation(potential, rule, force_tolerance=look.tolerance)
         as_tested = relaxation(potential, rule, force_tolerance=settings.force_tolerance)
         self._linearize = linearized_step(relaxation(potential, rule))
-        self._follow = relax_many(to_end, potential.graph, look.steps, skin=settings.skin, keep_path=True)
-        self._relax = relax_many(as_tested, potential.graph, settings.test_steps, skin=settings.skin)
+        self._follow = RelaxMany(to_end, potential.graph, look.steps, skin=settings.skin, keep_path=True)
+        self._relax = RelaxMany(as_tested, potential.graph, settings.test_steps, skin=settings.skin)
         self._delta_q = jax.jit(jax.vmap(losses.delta_q, in_axes=(0, None, None)))
         self._furthest = jax.jit(losses.max_displacement)
 

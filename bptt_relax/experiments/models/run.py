@@ -14,8 +14,8 @@ from bptt_relax.experiments.models.config import ModelsConfig
 from bptt_relax.finetuning import results, statistics, workspace
 from bptt_relax.finetuning.corpus import Corpus
 from bptt_relax.finetuning.run import check, fine_tune
+from bptt_relax.models import BaseModel, base_model
 from bptt_relax.outcomes import InputError, ModelError
-from bptt_relax.potentials import BaseModel, base_model
 from bptt_relax.report.environment import environment, peak_rss_mb
 from bptt_relax.report.tables import print_grids
 

@@ -10,8 +10,9 @@ from bptt_relax import losses
 from bptt_relax._types import Array, Params
 from bptt_relax.experiments.pretrain.config import PretrainConfig, TrainingSettings
 from bptt_relax.experiments.pretrain.frames import SinglePoint, spread
+from bptt_relax.models import adapt, nequip
 from bptt_relax.outcomes import InputError
-from bptt_relax.potentials import Potential, adapt, nequip
+from bptt_relax.potentials import Potential
 from bptt_relax.systems import Structure
 from bptt_relax.training import LabelledFrame, Objective, force_matching
 
@@ -89,7 +90,7 @@ def _nequip(config: PretrainConfig, train: list[SinglePoint]) -> Plan:
         num_neighbors=c.num_neighbors,
         scale=spread([p.forces for p in train]),
     )
-    potential = nequip.build(sizes, name="nequip-silicon", side_by_side=True)
+    potential = nequip.build(sizes, name="nequip-silicon", channels_last=True)
     rows = _rows_of_known_elements(sizes.species, train)
     # Lean gradients keep so little that frames need not be computed twice, one after the other.
     objective = force_matching(

@@ -13,8 +13,9 @@ from bptt_relax.experiments.pretrain.frames import SinglePoint
 from bptt_relax.experiments.pretrain.kinds import KINDS, Plan
 from bptt_relax.finetuning import workspace
 from bptt_relax.finetuning.session import Session, opened
+from bptt_relax.models import pretrained
 from bptt_relax.outcomes import InputError
-from bptt_relax.potentials import Potential, own_format, pretrained, weights_file
+from bptt_relax.potentials import Potential, trainable
 from bptt_relax.relax import Theta
 from bptt_relax.report.environment import environment, peak_rss_mb
 from bptt_relax.report.metrics import read_metrics
@@ -28,6 +29,7 @@ from bptt_relax.training import (
     fit,
     rotate,
 )
+from bptt_relax.weights import own_format, weights_file
 
 WEIGHTS = "weights.safetensors"
 
@@ -98,7 +100,7 @@ def _pretrain(
         plan.objective,
         fine_tuning(
             training.learning_rate,
-            trainable=Theta(pretrained.trainable(params), ()),
+            trainable=Theta(trainable(params), ()),
             num_updates=max(1, training.epochs * num_batches),
             warmup=training.warmup,
             clip=training.clip,

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from bptt_relax._types import Array, Cell, Energy, Params
+from bptt_relax.elements.rows import rows
 from bptt_relax.neighbors import Graph, GraphSpec
 from bptt_relax.outcomes import ModelError
 from bptt_relax.potentials._contract import Potential
 from bptt_relax.potentials.conservative import conservative
-from bptt_relax.potentials.element_rows import rows
 from bptt_relax.systems import System
 
 

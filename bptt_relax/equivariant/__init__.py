@@ -1,0 +1,17 @@
+"""What networks whose features rotate with the structure are built from: products with harmonics, and layers."""
+
+from bptt_relax.equivariant.layers import SILU_NORM, Linear, RMSNorm, gate, silu
+from bptt_relax.equivariant.tensor_products import Features, couple, coupling, paths, spherical_harmonics
+
+__all__ = [
+    "SILU_NORM",
+    "Features",
+    "Linear",
+    "RMSNorm",
+    "couple",
+    "coupling",
+    "gate",
+    "paths",
+    "silu",
+    "spherical_harmonics",
+]

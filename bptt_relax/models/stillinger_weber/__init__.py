@@ -1,0 +1,1 @@
+"""Stillinger-Weber for silicon: `potentials.stillinger_weber` with its published numbers."""
