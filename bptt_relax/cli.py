@@ -189,9 +189,13 @@ def _check(command: Check) -> int:
 def _finetune(command: Finetune) -> int:
     from bptt_relax import compilation
     from bptt_relax.finetuning.own_data import run
+    from bptt_relax.report.tables import print_results
 
     compilation.keep_compiled_programs()
-    return run(command.path, command)
+    finished = run(command.path, command)
+    print_results(finished.results)
+    print(f"results, figures, relaxed structures and tuned models: {finished.folder}")
+    return 0
 
 
 def _models(command: Models) -> int:
@@ -254,7 +258,7 @@ def _selftest(command: Selftest) -> int:
 
 
 def _publish(command: Publish) -> int:
-    from bptt_relax.report.publish import publish
+    from bptt_relax.runs.publish import publish
 
     print(f"published in {publish(command.run, command.experiments)}")
     return 0

@@ -6,6 +6,7 @@ on, and the host reads the code afterwards and says what happened, with the stru
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from enum import IntEnum
 
@@ -102,4 +103,9 @@ def run_program(main: Callable[[], int]) -> None:
     except tuple(kind for kind, _ in EXIT_CODES) as error:
         print(f"error: {error}", file=sys.stderr)
         code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+    if code and any(thread.name.startswith("compile") for thread in threading.enumerate()):
+        # Everything is saved, and a compilation under way, which can't be called off, would be waited for.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)

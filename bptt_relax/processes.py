@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,18 @@ def locked(lock: Path, what: str) -> Iterator[None]:
         lock.unlink(missing_ok=True)
 
 
+CLAIMED_WITHIN = 10.0
+"""Seconds after which a lock that still names nobody was left by a process that died while it claimed it."""
+
+
 def _remove_if_abandoned(lock: Path, what: str) -> None:
     try:
         owner = json.loads(lock.read_text())
     except (OSError, ValueError):
         owner = {}
+    if not owner and lock.exists() and time.time() - lock.stat().st_mtime > CLAIMED_WITHIN:
+        lock.unlink(missing_ok=True)
+        return
     if owner.get("host") == socket.gethostname() and not _alive(owner.get("pid", -1)):
         lock.unlink(missing_ok=True)
         return
@@ -78,6 +86,20 @@ def write_json(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote.
+
+    Raises:
+        InputError: the file can't be read or is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}); remove it to have it made again, or start another run"
+        ) from error
+
+
 def difference(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Settings that differ, one line each."""
     for key in sorted(before.keys() | now.keys()):
@@ -89,7 +111,10 @@ def difference(before: dict[str, Any], now: dict[str, Any], prefix: str = "") ->
 
 
 class StopSignal:
-    """Turns Ctrl-C and SIGTERM into a flag that long work asks for; a second one ends the process at once."""
+    """Turns Ctrl-C, SIGTERM and SIGUSR1 into a flag that long work asks for; a second one ends the process at once.
+
+    SIGUSR1 is how SLURM warns that the time is almost up (``--signal=B:USR1@120``).
+    """
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -106,7 +131,9 @@ class StopSignal:
     @contextlib.contextmanager
     def listening(self) -> Iterator["StopSignal"]:
         """Listen inside the block, then put the old handlers back."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, "SIGUSR1"):
+            numbers.append(signal.SIGUSR1)
         before = {number: signal.signal(number, self._receive) for number in numbers}
         try:
             yield self

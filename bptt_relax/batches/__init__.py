@@ -3,12 +3,14 @@
 from bptt_relax.batches.buckets import Bucket, describe, plan_buckets
 from bptt_relax.batches.final import Final, Path
 from bptt_relax.batches.mapping import over_structures
+from bptt_relax.batches.predicting import PredictMany
 from bptt_relax.batches.relaxing import RelaxMany, headroom
 
 __all__ = [
     "Bucket",
     "Final",
     "Path",
+    "PredictMany",
     "RelaxMany",
     "describe",
     "headroom",

@@ -9,8 +9,8 @@ from bptt_relax.batches.buckets import Bucket, plan_buckets
 from bptt_relax.batches.final import Final
 from bptt_relax.batches.host import Host
 from bptt_relax.batches.in_turn import relax_in_turn
-from bptt_relax.batches.mapping import Mapping, choose_mapping
 from bptt_relax.batches.layouts import Layouts
+from bptt_relax.batches.mapping import Mapping, choose_mapping
 from bptt_relax.batches.settling import begin, nothing, settle, whole_path
 from bptt_relax.batches.side_by_side import relax_side_by_side, slots_for
 from bptt_relax.compilation import Programs
@@ -63,9 +63,7 @@ class RelaxMany:
                 raise ValueError(f"{name} must be positive, got {value}")
         record = whole_path if keep_path else nothing
         self._in_turn = choose_mapping(mapping) == "in_turn"
-        one = settle(
-            relaxation, num_steps, CHUNK_IN_TURN if self._in_turn else CHUNK_SIDE_BY_SIDE, record
-        )
+        one = settle(relaxation, num_steps, CHUNK_IN_TURN if self._in_turn else CHUNK_SIDE_BY_SIDE, record)
         self._programs = Programs(one if self._in_turn else jax.vmap(one, in_axes=(None, 0, 0)))
         self._relaxation, self._spec, self._skin = relaxation, spec, skin
         self._workers, self._slots = workers, slots
@@ -113,7 +111,8 @@ class RelaxMany:
             if not self._in_turn:
                 count = slots_for(bucket.layout, len(bucket.members), self._slots)
                 under_way = jax.tree.map(
-                    lambda leaf, count=count: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), under_way
+                    lambda leaf, count=count: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype),
+                    under_way,
                 )
             self._programs.prepare(theta, *under_way)
 
@@ -121,9 +120,7 @@ class RelaxMany:
         return plan_buckets(structures, self._spec, skin=self._skin, headroom=headroom(self._relaxation))
 
     def _host(self, theta: Theta, structures: Sequence[Structure]) -> Host:
-        return Host(
-            self._relaxation, self._start, theta, structures, self._spec, self._skin, self._layouts
-        )
+        return Host(self._relaxation, self._start, theta, structures, self._spec, self._skin, self._layouts)
 
 
 def headroom(relaxation: Relaxation) -> float:

@@ -18,7 +18,9 @@ Config = TypeVar("Config", bound=pydantic.BaseModel)
 def program(
     experiment: str, config_type: type[Config], presets: Mapping[str, Config], default: str, description: str
 ) -> Callable[[], int]:
-    """The main function of an experiment: parse, then ``run(config)``; JAX is imported only then: --help is fast.
+    """The main function of an experiment: parse, run, print. JAX is imported only after parsing: --help is fast.
+
+    The experiment's package has ``run.py`` with ``run(config) -> Finished`` and ``show(results)``, which prints.
 
     Args:
         experiment: the package in this one that holds it.
@@ -31,7 +33,12 @@ def program(
     def main() -> int:
         module = f"bptt_relax.experiments.{experiment}"
         config = parse(config_type, presets, default, f"python -m {module}", description)
-        return importlib.import_module(f"{module}.run").run(config)
+        experiment_module = importlib.import_module(f"{module}.run")
+        importlib.import_module("bptt_relax.compilation").keep_compiled_programs()
+        finished = experiment_module.run(config)
+        experiment_module.show(finished.results)
+        print(f"results, figures and models: {finished.folder}")
+        return 0
 
     return main
 

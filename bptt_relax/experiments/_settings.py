@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from bptt_relax.finetuning.settings import FineTuningSettings, Settings
+from bptt_relax.finetuning.settings import ComparedSettings
+from bptt_relax.runs.settings import Settings
 
 
 class PartSettings(Settings):
@@ -16,9 +17,7 @@ class PartSettings(Settings):
     """The first so many test structures, and of unseen kinds."""
 
 
-class PartOfSiliconSettings(FineTuningSettings):
+class PartOfSiliconSettings(ComparedSettings):
     """Settings of an experiment that compares variants on a part of the bundled silicon defects."""
 
-    preset: str = "full"
-    """Where these settings started from."""
     data: PartSettings = PartSettings()

@@ -1,12 +1,11 @@
 """Fine-tuning as a function: for Python, and for potentials that no registry knows."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from bptt_relax._types import Params
-from bptt_relax.finetuning import own_data, workspace
+from bptt_relax.finetuning import own_data
 from bptt_relax.finetuning.settings import OwnDataSettings
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.models import base_model
@@ -49,19 +48,13 @@ def finetune(
         InputError: anything about the settings, the folder, the data or the model.
         ModelError: the weights can't be had.
         ValueError: a setting that does not exist, or has an impossible value.
-        KeyboardInterrupt: stopped by Ctrl-C after everything was saved; go on with ``resume=True``.
-        SystemExit: the same by SIGTERM.
+        Interrupted: stopped by a signal after everything was saved; go on with ``resume=True``.
     """
     if isinstance(relaxations, str):
         relaxations = Path(relaxations)
     base = base_model(base)
     chosen = OwnDataSettings(model=base.name, out=None if out is None else Path(out), **settings)
-    folder = workspace.choose_folder(chosen.out, chosen.resume, own_data.run_name(relaxations))
-    code = own_data.run(relaxations, chosen.model_copy(update={"out": folder}), base)
-    if code == 130:
-        raise KeyboardInterrupt(f"everything so far is in {folder}: go on with resume=True")
-    if code:
-        raise SystemExit(code)
-    results = json.loads((folder / workspace.RESULTS).read_text())
-    seeds = (folder / f"seed{seed}" for seed in results["seeds"])
-    return FineTuned(folder, results, tuple(base.load(seed / "bptt.safetensors") for seed in seeds))
+    finished = own_data.run(relaxations, chosen, base)
+    seeds = (finished.folder / f"seed{seed}" for seed in finished.results["seeds"])
+    params = tuple(base.load(seed / "bptt.safetensors") for seed in seeds)
+    return FineTuned(finished.folder, finished.results, params)

@@ -1,34 +1,20 @@
 """Variants of fine-tuning side by side: what they share is prepared once, each is trained and measured once."""
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bptt_relax import compilation, processes, relax
-from bptt_relax.finetuning import cases as casing
-from bptt_relax.finetuning import recorded, results, workspace
-from bptt_relax.finetuning.bench import make_bench, make_programs
+from bptt_relax.finetuning import preparation, results
 from bptt_relax.finetuning.corpus import Corpus
-from bptt_relax.finetuning.differentiation import choose
-from bptt_relax.finetuning.measure import Measurement, Ruler, summarize
-from bptt_relax.finetuning.programs import Programs
-from bptt_relax.finetuning.session import Session, opened
-from bptt_relax.finetuning.settings import FineTuningSettings, RelaxationSettings
-from bptt_relax.finetuning.stages import Bench, make_cell_relaxation, make_rule
+from bptt_relax.finetuning.measurement import Measurement, summarize
+from bptt_relax.finetuning.settings import ComparedSettings, RecipeSettings, RelaxationSettings
+from bptt_relax.finetuning.trainer import Trainer
 from bptt_relax.models import BaseModel, base_model
 from bptt_relax.relax import Theta
-from bptt_relax.report.environment import environment, peak_rss_mb
-from bptt_relax.report.tables import Grid, print_grids
-from bptt_relax.training import Interrupted, StageResult
-
-Found = dict[str, Any]
-"""What an experiment found, as results.json holds it."""
-
-# Numbers in a rule are data: variants that differ in nothing else run the same compiled programs.
-_DATA = {"step_size", "decay", "annealing"}
+from bptt_relax.runs import folder as folders
+from bptt_relax.runs.session import Finished, Found, Session, opened
+from bptt_relax.training import StageResult
 
 
 class Tuned(NamedTuple):
@@ -54,76 +40,31 @@ class Tuned(NamedTuple):
 
 
 class Comparison:
-    """What all variants share: data, compiled programs, force matching where it is the same.
+    """Trains and measures variants of a recipe.
 
     Args:
         session: the run.
         corpus: relaxations and their split.
         settings: what variants have in common.
-        base: what to start from; what ``settings.model`` names when not given.
+        base: what to start from.
+
+    Attributes:
+        trainer: of what variants have in common; `variant` makes that of one.
+        pretrained: the model that all start from.
     """
 
-    def __init__(
-        self, session: Session, corpus: Corpus, settings: FineTuningSettings, base: BaseModel | None = None
-    ):
-        self.session, self.corpus, self.settings = session, corpus, settings
-        self.base = base or base_model(settings.model)
-        self.potential = self.base.potential
-        self.pretrained = self.start(settings.relaxation)
-        self.cases = casing.make_cases(
-            corpus.used, self.potential.graph, settings.relaxation.skin, self.potential.elements
-        )
-        self._rulers: dict[str, Ruler] = {}
-        self._programs: dict[str, Programs] = {}
+    def __init__(self, session: Session, corpus: Corpus, settings: RecipeSettings, base: BaseModel):
+        self.session, self.corpus, self.settings, self.base = session, corpus, settings, base
+        self.trainer = Trainer(session, corpus, settings, base)
+        self.potential, self.pretrained = base.potential, self.trainer.start()
 
-    def start(self, relaxation: RelaxationSettings) -> Theta:
-        """The pretrained model with the rule of these settings."""
-        return Theta(self.base.params, make_rule(relaxation).hyper)
-
-    def ruler(self, relaxation: RelaxationSettings) -> Ruler:
-        """Measures models by relaxing like this; takes models that have the rule of these settings."""
-        no_say = _DATA if "step" in relaxation.scales else _DATA | {"train_steps"}
-        key = _digest(relaxation.model_dump(exclude=no_say))
-        if key not in self._rulers:
-            compilation.make_room()
-            measured = [*self.corpus.split.validation, *self.corpus.held_out]
-            relaxer = relax.relaxation(
-                self.potential, make_rule(relaxation), force_tolerance=relaxation.force_tolerance
-            )
-            cell_relaxer = None
-            if self.cases.move_cells:
-                cell_relaxer = make_cell_relaxation(self.potential, make_rule(relaxation), relaxation)
-            self._rulers[key] = Ruler(
-                self.cases,
-                self.corpus.select(measured),
-                self.potential,
-                relaxer,
-                relaxation.test_steps,
-                cell_relaxer,
-            )
-        return self._rulers[key]
-
-    def bench(self, settings: FineTuningSettings, corpus: Corpus | None = None) -> Bench:
-        """What the stages of a variant share.
-
-        Args:
-            settings: of the variant.
-            corpus: another one to train on, of the same layout.
-        """
-        corpus = corpus or self.corpus
-        bench = make_bench(
-            corpus,
-            settings,
-            self._shared_programs(settings, corpus),
-            self.cases,
-            self.ruler(settings.relaxation),
-        )
-        bench.on_event, bench.should_stop = self.session.event, self.session.stop
-        return bench
+    def variant(self, settings: RecipeSettings, corpus: Corpus | None = None) -> Trainer:
+        """The trainer of a variant, which shares what it can with all others."""
+        return self.trainer.variant(settings, corpus)
 
     def match_forces(
         self,
-        settings: FineTuningSettings,
+        settings: RecipeSettings,
         label: str,
         corpus: Corpus | None = None,
         seconds: float = math.inf,
@@ -135,30 +76,15 @@ class Comparison:
                 have in common.
             label: of the variant, for the progress display.
             corpus: another one to train on.
-            seconds: of training time instead of the epochs of ``settings``, see `Stage`.
+            seconds: of training time instead of the epochs of ``settings``, see `training.Stage`.
         """
-        corpus = corpus or self.corpus
-        settings = settings.model_copy(
-            update={"relaxation": self.settings.relaxation, "bptt": self.settings.bptt}
-        )
-        decisive = settings.model_dump(
-            mode="json", include={"seed", "force_matching", "parameters", "replay"}
-        )
-        folder = (
-            self.session.folder
-            / "force_matching"
-            / _digest([decisive, corpus.sha256, corpus.split, str(seconds)])
-        )
-        bench, own = self.bench(settings, corpus), settings.force_matching
-        stage = bench.force_matching_stage(own, settings.seed, epochs=own.epochs, seconds=seconds)
-        num_updates = None if math.isfinite(seconds) else own.epochs * bench.num_force_batches(own)
-        self.session.reporter.begin(f"{label}: force matching", num_updates, seconds=seconds)
-        return self.session.timed("training", lambda: bench.fit(stage, self.pretrained, folder))
+        how = self.variant(settings, corpus).force_matching(seconds)
+        return self.variant(self.settings, corpus).match_forces(how, f"{label}: force matching")
 
     def train(
         self,
         name: str,
-        settings: FineTuningSettings,
+        settings: RecipeSettings,
         label: str,
         corpus: Corpus | None = None,
         seconds: float = math.inf,
@@ -170,26 +96,20 @@ class Comparison:
             settings: of the variant.
             label: of the variant, for the progress display.
             corpus: another one to train on.
-            seconds: of training time for BPTT instead of its epochs, see `Stage`.
+            seconds: of training time for BPTT instead of its epochs, see `training.Stage`.
         """
-        session, bench = self.session, self.bench(settings, corpus)
-        session.metrics.context["variant"] = name
+        self.session.metrics.context["variant"] = name
+        trainer, folder = self.variant(settings, corpus), self.session.folder / name
         stages: dict[str, StageResult] = {}
-        start = self.start(settings.relaxation)
-        if (
-            settings.bptt.start_from == "force_matching"
-            and settings.force_matching.epochs
-            and bench.has_forces
-        ):
+        start = trainer.start()
+        after_matching = settings.bptt.start_from == "force_matching" and settings.force_matching.epochs
+        if after_matching and trainer.has_forces:
             stages["force_matching"] = matched = self.match_forces(settings, label, corpus)
             start = start._replace(potential=matched.theta.potential)
-        num_updates = None if math.isfinite(seconds) else settings.bptt.epochs * len(bench.train)
-        session.reporter.begin(f"{label}: BPTT", num_updates, seconds=seconds)
-        stage = bench.bptt_stage(settings.bptt, settings.seed, seconds=seconds)
-        folder = session.folder / name
-        stages["bptt"] = tuned = session.timed("training", lambda: bench.fit(stage, start, folder / "bptt"))
+        stages["bptt"] = trainer.bptt(start, folder / "bptt", f"{label}: BPTT", seconds=seconds)
+        tuned = Tuned(stages["bptt"].theta, stages)
         self.base.save(folder / "bptt.safetensors", tuned.theta.potential)
-        return Tuned(tuned.theta, stages)
+        return tuned
 
     def measure(
         self,
@@ -208,10 +128,13 @@ class Comparison:
             relaxation: another than the one variants have in common.
             kept_as: name of the file that keeps the measurements.
         """
-        ruler = self.ruler(relaxation or self.settings.relaxation)
-        title = f"{label}: relaxing held-out structures"
-        folder = self.session.folder / name
-        return recorded.measure(self.session, ruler, theta, self.corpus.held_out, folder, kept_as, title)
+        return self.trainer.measure(
+            theta,
+            self.session.folder / name,
+            kept_as,
+            f"{label}: relaxing held-out structures",
+            evaluator=self.trainer.evaluator(relaxation),
+        )
 
     def parts(self, runs: Sequence[dict[str, Measurement]]) -> Found:
         """Numbers on the test structures and on unseen kinds, over seeds."""
@@ -221,100 +144,39 @@ class Comparison:
             part: summarize([{n: run[n] for n in names} for run in runs]) for part, names in parts if names
         }
 
-    def _shared_programs(self, settings: FineTuningSettings, corpus: Corpus) -> Programs:
-        train = corpus.select(corpus.split.train)
-        decisive = settings.model_dump(mode="json", include={"replay", "bptt"})
-        bptt = {"distance", "softening", "force_weight", "anchor_weight", "cell_weight"}
-        key = _digest(
-            [
-                settings.relaxation.model_dump(exclude=_DATA | {"test_steps", "force_tolerance"}),
-                repr(choose(settings.bptt.adjoint, settings.relaxation)),
-                {name: decisive["bptt"][name] for name in bptt},
-                [settings.force_matching.huber_delta, settings.force_matching.stress_weight],
-                settings.parameters.rank,
-                # What is replayed is other chemistry than that of the training structures.
-                [decisive["replay"], corpus.split.train] if settings.replay.weight else None,
-                any(r.forces is not None for r in train),
-            ]
-        )
-        if key not in self._programs:
-            compilation.make_room()
-            rule = make_rule(settings.relaxation)
-            self._programs[key] = make_programs(settings, self.potential, self.base.params, rule, train)
-        return self._programs[key]
-
-
-class Drawing(NamedTuple):
-    """How an experiment shows what it found.
-
-    Attributes:
-        draw: (folder, results) -> figures in that folder.
-        tables: results -> what is printed.
-    """
-
-    draw: Callable[[Path, Found], None]
-    tables: Callable[[Found], list[Grid]]
-
 
 def compare(
     experiment: str,
     corpus: Corpus,
-    settings: FineTuningSettings,
-    preset: str,
+    settings: ComparedSettings,
     work: Callable[[Comparison], Found],
-    drawing: Drawing,
-) -> int:
+    draw: Callable[[Path, Found], None],
+) -> Finished:
     """Run an experiment that compares variants, in a folder of its own, resumably.
 
     Args:
         experiment: what results call it.
         corpus: relaxations and their split.
         settings: what variants have in common, and whatever the experiment adds.
-        preset: where they started from.
         work: the experiment itself; what it returns goes into results.json.
-        drawing: its figures and tables.
-
-    Returns:
-        exit code: 0, or 128 + the signal that interrupted it.
+        draw: (folder, results) -> figures in that folder.
 
     Raises:
         InputError: anything about the settings, the folder or the weights.
         ModelError: the weights can't be had.
+        Interrupted: it was stopped; everything so far is in the folder.
     """
-    folder = workspace.choose_folder(settings.out, settings.resume, f"{experiment}-{preset}")
+    folder = folders.choose(settings.out, settings.resume, f"{experiment}-{settings.preset}")
     base = base_model(settings.model)
-    casing.check_elements(corpus.used, base.potential.elements)
+    preparation.check_elements(corpus.used, base.potential.elements)
     config = settings.resolved()
     decisive = config | {"data_sha256": corpus.sha256, "params_sha256": base.sha256}
     with opened(folder, decisive, settings.resume) as session:
-        try:
-            comparison = Comparison(session, corpus, settings, base)
-            found = work(comparison)
-        except Interrupted:
-            session.save_timing()
-            session.reporter.note(
-                f"interrupted; everything so far is in {folder}. Go on with the same command and --resume"
-            )
-            return 128 + (session.stop.number or 2)
-        found = {
-            "schema": 1,
-            "experiment": experiment,
-            "preset": preset,
-            "config": config,
-            "dataset": {"name": corpus.name, "sha256": corpus.sha256}
-            | {part: list(names) for part, names in zip(results.PARTS, corpus.split, strict=True)},
+        found = work(Comparison(session, corpus, settings, base))
+        about = {
+            "dataset": results.dataset(corpus),
             "base_model": results.base_model(base.name, base.about),
-            **found,
-            "timing_s": {phase: round(seconds, 1) for phase, seconds in session.timing.items()},
-            "peak_rss_mb": round(peak_rss_mb()),
-            "environment": environment(),
         }
-        processes.write_json(folder / workspace.RESULTS, found)
-        drawing.draw(folder, found)
-    print_grids(drawing.tables(found))
-    print(f"results, figures and tuned models: {folder}")
-    return 0
-
-
-def _digest(data: Any) -> str:
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
+        written = session.write_results(experiment, settings.preset, config, about | found)
+        draw(folder, written)
+    return Finished(folder, written)

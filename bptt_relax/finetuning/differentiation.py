@@ -16,16 +16,19 @@ def choose(name: str, step_size: float, force_tolerance: float) -> tuple[Adjoint
         force_tolerance: at which a relaxation has converged, eV/angstrom.
     """
     kind, _, steps = name.partition("_")
-    implicit = Implicit(force_tolerance, on_unusable="zero", tolerance=SOLVED_TO)
+
+    def implicit() -> Implicit:
+        return Implicit(force_tolerance, on_unusable="zero", tolerance=SOLVED_TO)
+
     match kind:
         case "first":
             return (Truncated(first=int(steps)),)
         case "last":
             return (Truncated(last=int(steps)),)
         case "implicit":
-            return (implicit,)
+            return (implicit(),)
         case "guided":
-            return (Guided(int(steps), implicit=implicit),)
+            return (Guided(int(steps), implicit=implicit()),)
         case "frozen":
             return (FrozenGeometry(step_size),)
     return FASTEST_FIRST

@@ -5,13 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from bptt_relax.batches import PredictMany
 from bptt_relax.finetuning.measurement import Measurement, mean_of_known
 from bptt_relax.finetuning.preparation import Preparation, ionic_steps
 from bptt_relax.finetuning.relaxation import EvaluationForm, evaluated_relaxations
+from bptt_relax.io.checks import changes_cell
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.potentials import Potential
 from bptt_relax.relax import Theta
-from bptt_relax.training import FrameErrors, FrameErrorsFn, Relaxed, make_relaxer
+from bptt_relax.training import FrameErrors, Relaxed, Relaxer, frame_errors
 
 
 class Evaluator:
@@ -22,7 +24,7 @@ class Evaluator:
         relaxations: to measure on.
         potential: the model's functions.
         form: the relaxation to evaluate with.
-        frame_errors: what a model says about one ionic step, `training.make_frame_errors`.
+        predict: asks a model about ionic steps.
 
     Attributes:
         relaxations: by name.
@@ -34,15 +36,17 @@ class Evaluator:
         relaxations: Sequence[Relaxation],
         potential: Potential,
         form: EvaluationForm,
-        frame_errors: FrameErrorsFn,
+        predict: PredictMany,
     ):
         self.relaxations = {r.name: r for r in relaxations}
         self._preparation = preparation
         self._relax = [
-            None if chosen is None else make_relaxer(chosen, preparation.spec, form.num_steps, skin=preparation.skin)
+            None
+            if chosen is None
+            else Relaxer(chosen, preparation.spec, form.num_steps, skin=preparation.skin)
             for chosen in evaluated_relaxations(potential, form)
         ]
-        self._errors = frame_errors
+        self._predict = predict
 
     def distance(self, theta: Theta, names: Sequence[str], *, cell_weight: float = 1.0) -> float:
         """Mean over the named relaxations of Delta Q, with that of the cell where it moves: the validation score."""
@@ -50,7 +54,10 @@ class Evaluator:
         return float(np.mean([found[name] for name in names]))
 
     def measure(
-        self, theta: Theta, names: Sequence[str], on_structure: Callable[[str, Relaxed], None] = lambda *_: None
+        self,
+        theta: Theta,
+        names: Sequence[str],
+        on_structure: Callable[[str, Relaxed], None] = lambda *_: None,
     ) -> dict[str, Measurement]:
         """Measure everything on the named relaxations.
 
@@ -63,23 +70,35 @@ class Evaluator:
         for name, relaxed in self._relaxed(theta, names):
             relaxation = self.relaxations[name]
             frames = [self._preparation.frame(step) for step in ionic_steps(relaxation)]
-            errors = self._errors(theta, frames)
+            predictions = self._predict(theta.potential, [(f.positions, f.system) for f in frames])
+            errors = [frame_errors(*each) for each in zip(predictions, frames, strict=True)]
             found[name] = _measurement(relaxation, relaxed, errors, self._preparation.move_cells)
             on_structure(name, relaxed)
         return {name: found[name] for name in names}
 
+    def prepare(self, theta: Theta, names: Sequence[str]) -> None:
+        """Compile in the background what relaxing these needs."""
+        for relax, chosen in self._by_cell(names):
+            starts = [self.relaxations[name].initial for name in chosen]
+            relax.prepare(theta, starts, self._preparation.bucketed(chosen))
+
     def _relaxed(self, theta: Theta, names: Sequence[str]) -> Iterator[tuple[str, Relaxed]]:
         """Where relaxations of the named structures end, as they finish."""
-        pairs = {name: self._preparation.pair(self.relaxations[name]) for name in names}
-        for moves_cell, relax in enumerate(self._relax):
-            chosen = [name for name in names if (pairs[name].relaxed_cell is not None) == bool(moves_cell)]
-            if not chosen:
-                continue
-            assert relax is not None, "check_cells refuses relaxations of the cell without a stress"
-            starts = [self.relaxations[name].initial for name in chosen]
+        for relax, chosen in self._by_cell(names):
+            relaxations = [self.relaxations[name] for name in chosen]
+            pairs = [self._preparation.pair(r) for r in relaxations]
             buckets = self._preparation.bucketed(chosen)
-            for index, relaxed in relax(theta, starts, [pairs[name] for name in chosen], buckets):
+            for index, relaxed in relax(theta, [r.initial for r in relaxations], pairs, buckets):
                 yield chosen[index], relaxed
+
+    def _by_cell(self, names: Sequence[str]) -> Iterator[tuple[Relaxer, list[str]]]:
+        """Those in a given cell and those with a free one, as far as there are some."""
+        for moves_cell, relax in zip((False, True), self._relax, strict=True):
+            chosen = [name for name in names if changes_cell(self.relaxations[name]) == moves_cell]
+            if chosen:
+                # check_cells refuses relaxations of the cell where the potential predicts no stress.
+                assert relax is not None
+                yield relax, chosen
 
 
 def _measurement(

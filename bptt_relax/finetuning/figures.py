@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from bptt_relax.finetuning import workspace
 from bptt_relax.report import figures
 from bptt_relax.report.metrics import read_metrics
+from bptt_relax.runs import folder as folders
 
 
 def draw(folder: Path, results: dict, path: dict, displacements: list[dict]) -> None:
@@ -19,7 +19,7 @@ def draw(folder: Path, results: dict, path: dict, displacements: list[dict]) -> 
     (model,) = results["models"]
     target = folder / "figures"
     figures.save(figures.before_after(results, model), target, "before_after")
-    figures.save(figures.learning_curves(read_metrics(folder / workspace.METRICS)), target, "learning_curves")
+    figures.save(figures.learning_curves(read_metrics(folder / folders.METRICS)), target, "learning_curves")
     figures.save(figures.relaxation_path(path), target, "relaxation_path")
     entry = results["models"][model]
     if entry["pretrained"].get("cell"):

@@ -18,7 +18,7 @@ MOST_TRAINED_PAIRS = 12
 """Pairs of the training data that are pushed together, the most frequent ones: that is where holes are dug."""
 
 
-class Check:
+class ForgettingCheck:
     """Compares models with the pretrained one, which is asked once.
 
     Args:

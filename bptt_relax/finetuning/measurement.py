@@ -91,7 +91,7 @@ def summarize(runs: Sequence[Mapping[str, Measurement]]) -> dict:
         "delta_q": {
             "mean": float(np.mean(list(delta_q.values()))),
             "ci95": list(mean_interval(per_seed)),
-            "geometric_mean": geometricmean_of_known(list(delta_q.values())),
+            "geometric_mean": geometric_mean(list(delta_q.values())),
             "per_structure": delta_q,
             "per_seed": per_seed,
         },

@@ -4,7 +4,6 @@ Whoever asks for a description that was asked for before gets the same compiled 
 description can change an objective.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import jax.numpy as jnp

@@ -4,16 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bptt_relax import io
-from bptt_relax.finetuning import corpus, workspace
-from bptt_relax.finetuning.run import run as finetune
+from bptt_relax.finetuning import corpus
+from bptt_relax.finetuning.run import fine_tune
 from bptt_relax.finetuning.settings import OwnDataSettings, ReadingSettings
 from bptt_relax.io.checks import changes_cell
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.models import BaseModel
 from bptt_relax.outcomes import InputError
+from bptt_relax.runs import folder as folders
+from bptt_relax.runs.session import Finished
 
 
-def run(data: Path | Sequence[Relaxation], settings: OwnDataSettings, base: BaseModel | None = None) -> int:
+def run(
+    data: Path | Sequence[Relaxation], settings: OwnDataSettings, base: BaseModel | None = None
+) -> Finished:
     """Do everything from a folder of relaxations to a tuned potential.
 
     Args:
@@ -21,13 +25,12 @@ def run(data: Path | Sequence[Relaxation], settings: OwnDataSettings, base: Base
         settings: everything else.
         base: what to start from; what ``settings.model`` names when not given.
 
-    Returns:
-        exit code, see `finetuning.run.run`, whose errors it raises.
+    Raises:
+        InputError, ModelError, Interrupted: see `run.fine_tune`.
     """
     called = data.name if isinstance(data, Path) else "relaxations"
-    name = run_name(data)
     # Before reading, which may take long: a folder that can't be used is known at once.
-    folder = workspace.choose_folder(settings.out, settings.resume, name)
+    folder = folders.choose(settings.out, settings.resume, run_name(data))
     relaxations, problems = read(data, settings.reading) if isinstance(data, Path) else (list(data), [])
     if settings.reading.in_relaxed_cell:
         relaxations = [io.at_relaxed_cell(r) if changes_cell(r) else r for r in relaxations]
@@ -39,10 +42,10 @@ def run(data: Path | Sequence[Relaxation], settings: OwnDataSettings, base: Base
         seed=settings.split.draw,
     )
     used = corpus.Corpus(called, corpus.digest(relaxations), relaxations, parts)
-    code = finetune("finetune", used, settings.model_copy(update={"out": folder}), name, base)
+    finished = fine_tune("finetune", used, settings, folder, base)
     if problems:
         io.write_rejected(folder / "rejected.csv", problems)
-    return code
+    return finished
 
 
 def run_name(data: Path | Sequence[Relaxation]) -> str:

@@ -63,6 +63,10 @@ class Preparation:
         """Buckets and padding in one line."""
         return batches.describe(self.buckets)
 
+    def moves_cell(self, relaxation: Relaxation) -> bool:
+        """Whether it relaxes its cell too."""
+        return changes_cell(relaxation)
+
     def layout(self, name: str) -> Layout:
         """Padded sizes of a relaxation."""
         return self._layouts[name]
@@ -99,9 +103,7 @@ class Preparation:
         stress = np.full((3, 3), np.nan) if relaxation.stresses is None else relaxation.stresses[index]
         return frame._replace(stress=np.asarray(stress, positions.dtype))
 
-    def _start(
-        self, relaxation: Relaxation, start: Structure, layout: Layout
-    ) -> tuple[np.ndarray, System]:
+    def _start(self, relaxation: Relaxation, start: Structure, layout: Layout) -> tuple[np.ndarray, System]:
         """A start; one close to the reference structure is found on the neighbor list of that."""
         if any(start is frame for frame in relaxation.frames):
             return self._once(start, layout)

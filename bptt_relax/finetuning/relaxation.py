@@ -115,6 +115,4 @@ def evaluated_relaxations(potential: Potential, form: EvaluationForm) -> Evaluat
             force_tolerance=form.force_tolerance,
             stress_tolerance=form.stress_tolerance / EV_PER_A3_IN_GPA,
         )
-    return EvaluatedRelaxations(
-        relax.relaxation(potential, rule, force_tolerance=form.force_tolerance), free
-    )
+    return EvaluatedRelaxations(relax.relaxation(potential, rule, force_tolerance=form.force_tolerance), free)

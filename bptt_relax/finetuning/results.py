@@ -5,10 +5,16 @@ from pathlib import Path
 
 from bptt_relax.finetuning import statistics
 from bptt_relax.finetuning.corpus import Corpus
-from bptt_relax.finetuning.measure import Runs, summarize
+from bptt_relax.finetuning.measurement import Runs, summarize
 from bptt_relax.weights.registry import Model
 
 PARTS = ("train", "validation", "test", "unseen_kinds")
+
+
+def dataset(corpus: Corpus) -> dict:
+    """The data of a run and what each relaxation was used for."""
+    used = {part: list(names) for part, names in zip(PARTS, corpus.split, strict=True)}
+    return {"name": corpus.name, "sha256": corpus.sha256, **used}
 
 
 def blocks(corpus: Corpus, runs: Runs) -> dict:

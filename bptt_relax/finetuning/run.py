@@ -1,95 +1,56 @@
 """Pretrained -> force matching -> BPTT, with force matching of equal time as the control, from data to results."""
 
 import math
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import jax
 
-from bptt_relax import processes, relax
-from bptt_relax.analysis import adjoint_name
+from bptt_relax import processes
 from bptt_relax.analysis.forgetting import over_seeds
-from bptt_relax.finetuning import cases as casing
-from bptt_relax.finetuning import figures, recorded, results, structures, workspace
-from bptt_relax.finetuning.bench import make_bench, make_programs
+from bptt_relax.finetuning import figures, preparation, results, structures
 from bptt_relax.finetuning.corpus import Corpus
-from bptt_relax.finetuning.forgetting import Check
-from bptt_relax.finetuning.measure import Measurement, Ruler, Runs, path_recorder
-from bptt_relax.finetuning.session import Session, opened
+from bptt_relax.finetuning.follow import path_recorder
+from bptt_relax.finetuning.forgetting import ForgettingCheck
+from bptt_relax.finetuning.measurement import Measurement, Runs
+from bptt_relax.finetuning.relaxation import evaluated_relaxations, evaluation_form
 from bptt_relax.finetuning.settings import FineTuningSettings
-from bptt_relax.finetuning.stages import check_step_size, make_cell_relaxation, make_rule
+from bptt_relax.finetuning.trainer import Trainer
 from bptt_relax.io.checks import changes_cell
 from bptt_relax.models import BaseModel, base_model
 from bptt_relax.potentials import trainable
 from bptt_relax.relax import Theta
-from bptt_relax.report.environment import environment, peak_rss_mb
 from bptt_relax.report.model_card import write_model_cards
-from bptt_relax.report.tables import print_results
-from bptt_relax.training import Interrupted, StageResult
+from bptt_relax.runs.session import Finished, Found, Session, opened
+from bptt_relax.training import StageResult
+from bptt_relax.units import parse_bytes
 
 
-def run(
+def fine_tune(
     experiment: str,
     corpus: Corpus,
     settings: FineTuningSettings,
-    folder_name: str,
+    folder: Path,
     base: BaseModel | None = None,
-) -> int:
+) -> Finished:
     """Fine-tune, measure on what was held out, write everything down.
 
     Args:
         experiment: what results call it.
         corpus: relaxations and their split.
         settings: everything else.
-        folder_name: under ``runs/`` where the settings name no folder.
+        folder: of this run, from `runs.folder.choose`.
         base: what to start from; what ``settings.model`` names when not given.
-
-    Returns:
-        exit code: 0, or 128 + the signal that interrupted it.
 
     Raises:
         InputError: anything about the settings, the folder, the data or the weights.
         ModelError: the weights can't be had.
+        Interrupted: it was stopped; everything so far is in the folder.
     """
-    folder = workspace.choose_folder(settings.out, settings.resume, folder_name)
-    code, found = fine_tune(experiment, corpus, settings, folder, base or base_model(settings.model))
-    if code:
-        return code
-    print_results(found)
-    print(f"results, figures, relaxed structures and tuned models: {folder}")
-    return 0
-
-
-def fine_tune(
-    experiment: str, corpus: Corpus, settings: FineTuningSettings, folder: Path, base: BaseModel
-) -> tuple[int, dict[str, Any]]:
-    """What `run` does, in a folder that was chosen, without printing what it found.
-
-    Args:
-        experiment: what results call it.
-        corpus: relaxations and their split.
-        settings: everything else.
-        folder: of this run.
-        base: what to start from.
-
-    Returns:
-        exit code, and what results.json holds: nothing where it was interrupted.
-
-    Raises:
-        InputError: anything about the settings, the folder or the data.
-    """
+    base = base or base_model(settings.model)
     check(corpus, settings, base)
     config = settings.resolved() | {"data_sha256": corpus.sha256, "params_sha256": base.sha256}
     with opened(folder, config, settings.resume) as session:
-        try:
-            return 0, _Pipeline(session, corpus, settings, base).run(experiment)
-        except Interrupted:
-            session.save_timing()
-            session.reporter.note(
-                f"interrupted; everything so far is in {folder}. Go on with the same command and --resume"
-            )
-            return 128 + (session.stop.number or 2), {}
+        return Finished(folder, _Recipe(session, corpus, settings, base).run(experiment))
 
 
 def check(corpus: Corpus, settings: FineTuningSettings, base: BaseModel) -> None:
@@ -99,202 +60,168 @@ def check(corpus: Corpus, settings: FineTuningSettings, base: BaseModel) -> None
         InputError: an element the model doesn't cover, a cell that it or the adjoint can't relax, or parameters to
             train that it doesn't have.
     """
-    casing.check_elements(corpus.used, base.potential.elements)
-    casing.check_cells(corpus.used, base.potential, settings.bptt.adjoint)
+    preparation.check_elements(corpus.used, base.potential.elements)
+    preparation.check_cells(corpus.used, base.potential, settings.bptt.adjoint)
     chosen = settings.parameters
     trainable(base.params, freeze=chosen.freeze, train_only=chosen.train_only)
 
 
-class _Pipeline:
+class _Recipe:
     """The stages of one run over one corpus."""
 
     def __init__(self, session: Session, corpus: Corpus, settings: FineTuningSettings, base: BaseModel):
         self.session, self.corpus, self.settings, self.base = session, corpus, settings, base
-        self.potential = potential = base.potential
-        self.rule = make_rule(settings.relaxation)
-        self.pretrained = Theta(base.params, self.rule.hyper)
-        self.held_out = corpus.select(corpus.held_out)
-        self.relaxation = relax.relaxation(
-            potential, self.rule, force_tolerance=settings.relaxation.force_tolerance
-        )
-        split, relaxations = corpus.split, corpus.used
-        self.session.reporter.note(
-            f"{base.name} on {corpus.name}: {len(split.train)} relaxations to train on, "
-            f"{len(split.validation)} to validate, {len(split.test)} to test, {len(split.unseen)} of unseen kinds; "
-            f"{jax.default_backend()}"
-        )
-        self.cell_relaxation = None
-        if moving := sum(map(changes_cell, relaxations)):
-            self.session.reporter.note(
-                f"the cell is relaxed too in {moving} of {len(relaxations)} relaxations"
-            )
-            self.cell_relaxation = make_cell_relaxation(potential, self.rule, settings.relaxation)
-        self.cases = casing.make_cases(
-            relaxations, potential.graph, settings.relaxation.skin, potential.elements
-        )
-        self.ruler = Ruler(
-            self.cases,
-            corpus.select([*split.validation, *corpus.held_out]),
-            potential,
-            self.relaxation,
-            settings.relaxation.test_steps,
-            self.cell_relaxation,
-        )
-        train = corpus.select(split.train)
-        programs = make_programs(settings, potential, base.params, self.rule, train)
-        self.bench = make_bench(corpus, settings, programs, self.cases, self.ruler)
-        self.bench.on_event, self.bench.should_stop = session.event, session.stop
+        budget = parse_bytes(settings.memory_budget) if settings.memory_budget else None
+        self._describe_data()
+        self.trainer = Trainer(session, corpus, settings, base, memory_budget=budget)
+        session.reporter.note(self.trainer.preparation.describe())
+        session.reporter.note(f"BPTT: {self.trainer.batch.sentence}")
+        self.pretrained = self.trainer.start()
 
-    def run(self, experiment: str) -> dict:
+    def run(self, experiment: str) -> Found:
         """Everything, in order; returns what results.json holds."""
-        session, settings = self.session, self.settings
+        session, settings, trainer = self.session, self.settings, self.trainer
+        trainer.compile_ahead()
         session.reporter.begin("step size against the stiffest training structure")
-        steadiness = check_step_size(
-            self.potential, self.rule, self.pretrained, map(self.cases.pair, self.bench.train)
-        )
+        stability = trainer.check_step_size()
         session.reporter.end()
-        (session.reporter.note if steadiness.stable else session.reporter.warn)(steadiness.sentence)
-        plan = self._memory_plan()
-        if not self.bench.has_forces:
-            session.reporter.note("no forces in the training data: BPTT alone, without force matching")
+        (session.reporter.note if stability.stable else session.reporter.warn)(stability.sentence)
 
-        runs: Runs = {"pretrained": [self._measure(self.pretrained, "pretrained", session.folder)]}
-        forgotten: dict[str, list[dict]] = {}
-        models: dict[str, Theta] = {}
+        runs: Runs = {
+            "pretrained": [self._measure(self.pretrained, "pretrained", session.folder, "pretrained")]
+        }
         training_s: dict[str, list[float]] = {}
         seeds = range(settings.seed, settings.seed + settings.num_seeds)
+        models: dict[str, Theta] = {}
         for seed in seeds:
             session.metrics.context["seed"] = seed
             folder = session.folder / f"seed{seed}"
-            trained, stages = self._train(seed, folder)
-            models = {"pretrained": self.pretrained} | trained
+            stages = self._train(trainer.variant(settings.model_copy(update={"seed": seed})), folder)
             for stage, result in stages.items():
                 training_s.setdefault(stage, []).append(round(result.progress.seconds, 1))
-            for stage, theta in list(models.items())[1:]:
-                runs.setdefault(stage, []).append(self._measure(theta, stage, folder, f" seed {seed}"))
+            models = _measured(stages)
+            for stage, theta in models.items():
+                label = f"{stage.replace('_', ' ')} seed {seed}"
+                runs.setdefault(stage, []).append(self._measure(theta, stage, folder, label))
                 self.base.save(folder / f"{stage}.safetensors", theta.potential)
-                if self.check is not None:
-                    changed = recorded.forgetting(session, self.check, theta, folder, stage)
-                    forgotten.setdefault(stage, []).append(changed)
-            structures.write(self.held_out, runs, folder)
-
+        for line in trainer.describe_memory():
+            session.reporter.note(f"gradients of BPTT: {line}")
+        forgotten = self._forgetting(seeds)
+        for seed in seeds:
+            structures.write(
+                trainer.corpus.select(self.corpus.held_out), runs, session.folder / f"seed{seed}"
+            )
         found = {
-            "schema": 1,
-            "experiment": experiment,
-            "preset": settings.resolved().get("preset"),
-            "config": settings.resolved(),
-            "dataset": {"name": self.corpus.name, "sha256": self.corpus.sha256}
-            | {part: list(names) for part, names in zip(results.PARTS, self.corpus.split, strict=True)},
+            "dataset": results.dataset(self.corpus),
             "seeds": list(seeds),
             "base_model": results.base_model(self.base.name, self.base.about),
             "models": {self.base.name: results.blocks(self.corpus, runs)},
+            "batch": trainer.batch._asdict(),
             "training_s": training_s,
-            "timing_s": {phase: round(seconds, 1) for phase, seconds in session.timing.items()},
-            "peak_rss_mb": round(peak_rss_mb()),
-            "environment": environment(),
-            "stability": steadiness._asdict(),
-            "memory": plan,
+            "stability": stability._asdict(),
+            "memory": trainer.describe_memory(),
+            **forgotten,
         }
-        if self.check is not None and forgotten:
-            stages = {stage: over_seeds(each) for stage, each in forgotten.items()}
-            found["forgetting"] = {"probe": self.check.describe(), "stages": stages}
-        paths = self._follow(models, found["models"][self.base.name])
+        paths = self._follow({"pretrained": self.pretrained} | models, found["models"][self.base.name])
         processes.write_json(session.folder / "path.json", paths)
-        processes.write_json(session.folder / workspace.RESULTS, found)
-        write_model_cards(session.folder, found)
-        figures.draw(session.folder, found, paths, structures.displacements(self.held_out, runs))
-        return found
+        config = settings.resolved()
+        written = session.write_results(experiment, config.get("preset"), config, found)
+        write_model_cards(session.folder, written)
+        held_out = self.corpus.select(self.corpus.held_out)
+        figures.draw(session.folder, written, paths, structures.displacements(held_out, runs))
+        return written
 
-    @cached_property
-    def check(self) -> Check | None:
-        """Compares tuned models with the pretrained one; None where that is not wanted, or no crystal is covered."""
-        if not self.settings.forgetting:
-            return None
-        reporter = self.session.reporter
-        reporter.begin("what the pretrained model says about other chemistry")
-        params = self.pretrained.potential
-        check = self.session.timed(
-            "forgetting", lambda: Check(self.potential, params, self.base.about, self.bench.train)
+    def _describe_data(self) -> None:
+        note, (train, validation, test, unseen) = self.session.reporter.note, map(len, self.corpus.split)
+        note(
+            f"{self.base.name} on {self.corpus.name}: {train} relaxations to train on, {validation} to validate, "
+            f"{test} to test, {unseen} of unseen kinds; {jax.default_backend()}"
         )
-        if check.crystals:
-            return check
-        reporter.note("no forgetting check: the model covers no crystal of other chemistry in the probe set")
-        return None
+        if moving := sum(map(changes_cell, self.corpus.used)):
+            note(f"the cell is relaxed too in {moving} of {len(self.corpus.used)} relaxations")
 
-    def _memory_plan(self) -> dict | None:
-        """How BPTT fits into the memory budget, said in one line and for results.json; None without a budget."""
-        reporter = self.session.reporter
-        if self.bench.memory_budget is None:
-            return None
-        reporter.begin("memory of a gradient")
-        plan = self.bench.memory_plan
-        assert plan is not None
-        reporter.end()
-        (reporter.note if plan.fits else reporter.warn)(plan.sentence)
-        return {
-            "budget_bytes": self.bench.memory_budget,
-            "adjoint": adjoint_name(plan.chosen.adjoint),
-            "temporary_bytes": plan.chosen.predicted_bytes,
-            "fits": plan.fits,
-        }
+    def _train(self, trainer: Trainer, folder: Path) -> dict[str, StageResult]:
+        """BPTT, after force matching where it starts from there; and force matching of equal time, the control.
 
-    def _train(self, seed: int, folder: Path) -> tuple[dict[str, Theta], dict[str, StageResult]]:
-        """Force matching and BPTT, then force matching again until both had the same time: the control.
-
-        Returns:
-            what is measured, the control as ``force_matching``; and what each stage left behind.
+        Equal is what led to BPTT together with BPTT itself, against force matching all the way.
         """
-        bench, settings, session = self.bench, self.settings, self.session
+        settings, seed = trainer.settings, trainer.settings.seed
         stages: dict[str, StageResult] = {}
-        matched = None
-        if bench.has_forces:
-            matching = bench.force_matching_stage(
-                settings.force_matching, seed, epochs=settings.force_matching.epochs
-            )
-            num_updates = matching.epochs * bench.num_force_batches(settings.force_matching)
-            session.reporter.begin(f"seed {seed}: force matching", num_updates)
-            stages["force_matching"] = matched = session.timed(
-                "force_matching", lambda: bench.fit(matching, self.pretrained, folder / "force_matching")
-            )
+        how = trainer.force_matching()
+        matches = trainer.has_forces and settings.force_matching.epochs > 0
+        after_matching = matches and settings.bptt.start_from == "force_matching"
 
-        after_matching = settings.bptt.start_from == "force_matching"
-        start = matched.theta if matched is not None and after_matching else self.pretrained
-        bptt = bench.bptt_stage(settings.bptt, seed)
-        session.reporter.begin(f"seed {seed}: BPTT", settings.bptt.epochs * len(bench.train))
-        stages["bptt"] = tuned = session.timed("bptt", lambda: bench.fit(bptt, start, folder / "bptt"))
-        if matched is None:
-            return {"bptt": tuned.theta}, stages
+        def match_forces() -> StageResult:
+            return trainer.match_forces(how, f"seed {seed}: force matching", folder=folder / "force_matching")
 
-        # Equal compute: what led to BPTT plus BPTT itself, against force matching all the way.
-        seconds = tuned.progress.seconds - (0.0 if after_matching else matched.progress.seconds)
+        if after_matching:
+            stages["force_matching"] = match_forces()
+        start = stages["force_matching"].theta if after_matching else self.pretrained
+        stages["bptt"] = trainer.bptt(start, folder / "bptt", f"seed {seed}: BPTT")
+        if not matches:
+            self.session.reporter.note("no forces to match, or none wanted: BPTT alone, without a control")
+            return stages
+        if not after_matching:
+            stages["force_matching"] = match_forces()
+        matched = stages["force_matching"]
+        seconds = stages["bptt"].progress.seconds - (0.0 if after_matching else matched.progress.seconds)
         if seconds <= 0:
-            return {"force_matching": matched.theta, "bptt": tuned.theta}, stages
+            return stages
         per_epoch = max(matched.progress.seconds / max(matched.progress.epoch, 1), 0.1)
-        control = bench.force_matching_stage(
-            settings.force_matching,
-            seed + 1_000_000,
+        stages["control"] = trainer.match_forces(
+            how._replace(
+                seed=seed + 1_000_000, epochs=max(1, math.ceil(seconds / per_epoch)), seconds=seconds
+            ),
+            f"seed {seed}: force matching until it had the time of BPTT",
+            start=matched.theta,
+            folder=folder / "control",
             name="control",
-            epochs=max(1, math.ceil(seconds / per_epoch)),
-            seconds=seconds,
         )
-        session.reporter.begin(
-            f"seed {seed}: force matching until it had the time of BPTT", None, seconds=seconds
-        )
-        stages["control"] = controlled = session.timed(
-            "control", lambda: bench.fit(control, matched.theta, folder / "control")
-        )
-        return {"force_matching": controlled.theta, "bptt": tuned.theta}, stages
+        return stages
 
-    def _measure(self, theta: Theta, stage: str, folder: Path, suffix: str = "") -> dict[str, Measurement]:
-        title = f"{stage.replace('_', ' ')}{suffix}: relaxing held-out structures"
-        return recorded.measure(self.session, self.ruler, theta, self.corpus.held_out, folder, stage, title)
+    def _measure(self, theta: Theta, stage: str, folder: Path, label: str) -> dict[str, Measurement]:
+        return self.trainer.measure(theta, folder, stage, f"{label}: relaxing held-out structures")
 
-    def _follow(self, models: dict[str, Theta], blocks: dict) -> dict:
+    def _forgetting(self, seeds: range) -> Found:
+        """What the tuned models have forgotten, for results.json; empty where that is not looked at."""
+        if not self.settings.forgetting:
+            return {}
+        session = self.session
+        session.reporter.begin("what the models say about other chemistry")
+        check = ForgettingCheck(self.trainer.potential, self.base.params, self.base.about, self.trainer.train)
+        if not check.crystals:
+            session.reporter.note(
+                "no forgetting check: the model covers no crystal of other chemistry in the probe set"
+            )
+            return {}
+        stages: dict[str, list[Found]] = {}
+        for seed in seeds:
+            folder = session.folder / f"seed{seed}"
+            for weights in sorted(folder.glob("*.safetensors")):
+                params = self.base.load(weights)
+                path = folder / f"{weights.stem}.forgetting.json"
+                changed = session.timed(
+                    "forgetting", lambda p=path, w=params: session.once(p, lambda: check(w))
+                )
+                stages.setdefault(weights.stem, []).append(changed)
+        described = {stage: over_seeds(each) for stage, each in stages.items()}
+        return {"forgetting": {"probe": check.describe(), "stages": described}}
+
+    def _follow(self, models: dict[str, Theta], block: Found) -> Found:
         """Follow the relaxation of one test structure: the one whose pretrained error is the median."""
-        before = blocks["pretrained"]["delta_q"]["per_structure"]
+        before = block["pretrained"]["delta_q"]["per_structure"]
         name = sorted(before, key=before.get)[len(before) // 2]
-        pair = self.cases.pair(self.corpus.select([name])[0])
-        relaxation = self.relaxation if pair.relaxed_cell is None else self.cell_relaxation
+        form = evaluation_form(self.settings.relaxation)
+        given, free = evaluated_relaxations(self.trainer.potential, form)
+        pair = self.trainer.preparation.pair(self.corpus.select([name])[0])
+        relaxation = given if pair.relaxed_cell is None else free
         assert relaxation is not None
-        follow = path_recorder(relaxation, self.settings.relaxation.test_steps)
+        follow = path_recorder(relaxation, form.num_steps)
         return {"name": name, "stages": {stage: follow(theta, pair) for stage, theta in models.items()}}
+
+
+def _measured(stages: dict[str, StageResult]) -> dict[str, Theta]:
+    """The models that are compared: force matching as far as it got, and BPTT."""
+    matched = stages.get("control") or stages.get("force_matching")
+    found = {} if matched is None else {"force_matching": matched.theta}
+    return found | {"bptt": stages["bptt"].theta}

@@ -103,7 +103,9 @@ def batches_of_ionic_steps(
     return batches
 
 
-def beside(batches: Batches, draw: Callable[[np.random.Generator, int], Sequence[Example]], seed: int) -> Batches:
+def beside(
+    batches: Batches, draw: Callable[[np.random.Generator, int], Sequence[Example]], seed: int
+) -> Batches:
     """Batches with one term more.
 
     Args:

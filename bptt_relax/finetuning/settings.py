@@ -1,18 +1,12 @@
 """Settings of fine-tuning: plain data, nothing heavy to import, so that --help is fast."""
 
 import re
-from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from bptt_relax.runs.settings import RunSettings, Settings
 from bptt_relax.units import parse_bytes
-
-
-class Settings(BaseModel):
-    """Base of all settings: nothing misspelled passes, nothing changes after the start."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class RelaxationSettings(Settings):
@@ -162,19 +156,6 @@ class ReplaySettings(Settings):
     """Crystals looked at in each update."""
 
 
-class RunSettings(Settings):
-    """Where a run is kept."""
-
-    out: Path | None = None
-    """Folder for the run; one of its own under runs/ when not given. Nothing is ever written over."""
-    resume: bool = False
-    """Continue an interrupted run."""
-
-    def resolved(self) -> dict:
-        """Everything that decides the outcome, as JSON."""
-        return self.model_dump(mode="json", exclude={"out", "resume"})
-
-
 class RecipeSettings(Settings):
     """How one model is tuned: pretrained -> force matching -> BPTT."""
 
@@ -187,6 +168,13 @@ class RecipeSettings(Settings):
     bptt: BpttSettings = BpttSettings()
     parameters: ParameterSettings = ParameterSettings()
     replay: ReplaySettings = ReplaySettings()
+
+
+class ComparedSettings(RunSettings, RecipeSettings):
+    """Settings of an experiment that compares variants of a recipe."""
+
+    preset: str = "full"
+    """Where these settings started from."""
 
 
 class FineTuningSettings(RunSettings, RecipeSettings):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bptt_relax.finetuning.measure import Runs
+from bptt_relax.finetuning.measurement import Runs
 from bptt_relax.io import geometry, write_relaxations
 from bptt_relax.io.relaxations import Relaxation
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from bptt_relax.finetuning.settings import FineTuningSettings
+from bptt_relax.finetuning.settings import RecipeSettings
 
-Config = TypeVar("Config", bound=FineTuningSettings)
+Config = TypeVar("Config", bound=RecipeSettings)
 Changes = Mapping[str, Mapping[str, Any]]
 """Settings by section: {"relaxation": {"step_size": 0.06}}."""
 
@@ -24,20 +24,20 @@ class Variant(NamedTuple):
     changes: Changes
 
 
-def changed(config: FineTuningSettings, changes: Changes) -> FineTuningSettings:
-    """The settings of fine-tuning in a configuration, with changes on top.
+def changed(config: RecipeSettings, changes: Changes) -> RecipeSettings:
+    """The recipe in a configuration, with changes on top.
 
     Args:
-        config: of an experiment; what it has beyond fine-tuning is left behind.
+        config: of an experiment; what it has beyond a recipe is left out.
         changes: by section.
 
     Raises:
         pydantic.ValidationError: a change that is no setting or has an impossible value.
     """
-    base = config.model_dump(include=set(FineTuningSettings.model_fields))
+    base = config.model_dump(include=set(RecipeSettings.model_fields))
     for section, values in changes.items():
         base[section] = base[section] | dict(values)
-    return FineTuningSettings.model_validate(base)
+    return RecipeSettings.model_validate(base)
 
 
 def check_names(names: tuple[str, ...], known: Mapping[str, Any], what: str = "variant") -> tuple[str, ...]:

@@ -4,11 +4,9 @@ from bptt_relax.training.augmentation import Rotations, draw_rotations, rotate
 from bptt_relax.training.checkpoints import Checkpoints
 from bptt_relax.training.evaluation import (
     FrameErrors,
-    FrameErrorsFn,
     Relaxed,
-    RelaxFn,
-    make_frame_errors,
-    make_relaxer,
+    Relaxer,
+    frame_errors,
 )
 from bptt_relax.training.gradients import BatchGradient, EventFn, Example, Gradients
 from bptt_relax.training.loop import Batch, Progress, Stage, StageResult, Term, fit
@@ -20,6 +18,7 @@ from bptt_relax.training.objectives import (
     relaxed_structure,
 )
 from bptt_relax.training.optimizers import fine_tuning
+from bptt_relax.training.packing import Packed, like, pack, pack_on_host
 from bptt_relax.training.replay import ReplayFrame, agreement, record
 from bptt_relax.training.train_step import (
     BatchReport,
@@ -41,13 +40,13 @@ __all__ = [
     "Example",
     "ExampleReport",
     "FrameErrors",
-    "FrameErrorsFn",
     "Gradients",
     "LabelledFrame",
     "Objective",
+    "Packed",
     "Progress",
-    "RelaxFn",
     "Relaxed",
+    "Relaxer",
     "ReplayFrame",
     "Rotations",
     "Stage",
@@ -60,11 +59,13 @@ __all__ = [
     "fine_tuning",
     "fit",
     "force_matching",
+    "frame_errors",
     "gradient_sum",
     "init_state",
-    "make_frame_errors",
-    "make_relaxer",
+    "like",
     "make_train_step",
+    "pack",
+    "pack_on_host",
     "record",
     "relaxed_structure",
     "rotate",

@@ -1,20 +1,18 @@
 """How well a model relaxes: the metrics of one structure and of a set."""
 
-import itertools
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_relax import losses, neighbors, threads, trees
-from bptt_relax.batches import Bucket, RelaxMany, over_structures
-from bptt_relax.batches.mapping import Mapping, choose_mapping
-from bptt_relax.compilation import Programs
+from bptt_relax import losses
+from bptt_relax._types import Cell, Positions, Scalar
+from bptt_relax.batches import Bucket, RelaxMany
 from bptt_relax.neighbors import GraphSpec
-from bptt_relax.potentials import Potential
+from bptt_relax.potentials import Prediction
 from bptt_relax.relax import Relaxation, Theta
 from bptt_relax.systems import Pair, Structure
 from bptt_relax.training.objectives import LabelledFrame
@@ -66,8 +64,19 @@ class Relaxed:
         return self.max_displacement < SAME_BASIN
 
 
-class RelaxFn(Protocol):
-    """Relax the starts of pairs and measure where they end."""
+class Relaxer:
+    """Relaxes without gradients, no step beyond convergence, several structures at once, and measures where they end.
+
+    Args:
+        relaxation: with the tolerance at which a structure counts as converged.
+        spec: graph the potential asks for.
+        num_steps: largest number of steps.
+        skin: angstrom.
+    """
+
+    def __init__(self, relaxation: Relaxation, spec: GraphSpec, num_steps: int, *, skin: float):
+        self._relax = RelaxMany(relaxation, spec, num_steps, skin=skin)
+        self.prepare = self._relax.prepare
 
     def __call__(
         self,
@@ -84,46 +93,12 @@ class RelaxFn(Protocol):
             pairs: the same, prepared, with their targets.
             buckets: in which layouts they are relaxed; planned when not given.
         """
-        ...
-
-
-def make_relaxer(relaxation: Relaxation, spec: GraphSpec, num_steps: int, *, skin: float) -> RelaxFn:
-    """Build a function that relaxes without gradients, no step beyond convergence, several structures at once.
-
-    Args:
-        relaxation: with the tolerance at which a structure counts as converged.
-        spec: graph the potential asks for.
-        num_steps: largest number of steps.
-        skin: angstrom.
-    """
-    relax_all = RelaxMany(relaxation, spec, num_steps, skin=skin)
-
-    @jax.jit
-    def measure(positions, cell, pair: Pair):
-        system, of_cell = pair.system, {}
-        if pair.relaxed_cell is not None:
-            positions = losses.carry(positions, cell, pair.relaxed_cell)
-            of_cell = {
-                "volume_change": jnp.abs(jnp.linalg.det(cell) / jnp.linalg.det(pair.relaxed_cell)) - 1.0,
-                "cell_strain": losses.cell_strain(cell, pair.relaxed_cell),
-                "cell_delta_q": losses.cell_delta_q(cell, pair.relaxed_cell, system),
-            }
-            system = system._replace(cell=pair.relaxed_cell)
-        arguments = (positions, pair.relaxed, system)
-        of_atoms = {
-            "delta_q": losses.delta_q(*arguments),
-            "rmsd": losses.rmsd(*arguments),
-            "max_displacement": losses.max_displacement(*arguments),
-        }
-        return of_atoms | of_cell
-
-    def relax(theta, starts, pairs, buckets=None):
-        for final in relax_all(theta, starts, buckets=buckets):
+        for final in self._relax(theta, starts, buckets=buckets):
             pair, positions = pairs[final.index], final.structure.positions
             padding = pair.relaxed.shape[0] - len(positions)
             padded = jnp.asarray(np.pad(positions, ((0, padding), (0, 0))), pair.relaxed.dtype)
             cell = jnp.asarray(final.structure.cell, padded.dtype)
-            found = {key: float(value) for key, value in measure(padded, cell, pair).items()}
+            found = {key: float(value) for key, value in _distances(padded, cell, pair).items()}
             yield (
                 final.index,
                 Relaxed(
@@ -137,7 +112,26 @@ def make_relaxer(relaxation: Relaxation, spec: GraphSpec, num_steps: int, *, ski
                 ),
             )
 
-    return relax
+
+@jax.jit
+def _distances(positions: Positions, cell: Cell, pair: Pair) -> dict[str, Scalar]:
+    """From where a relaxation ended to its reference."""
+    system, of_cell = pair.system, {}
+    if pair.relaxed_cell is not None:
+        positions = losses.carry(positions, cell, pair.relaxed_cell)
+        of_cell = {
+            "volume_change": jnp.abs(jnp.linalg.det(cell) / jnp.linalg.det(pair.relaxed_cell)) - 1.0,
+            "cell_strain": losses.cell_strain(cell, pair.relaxed_cell),
+            "cell_delta_q": losses.cell_delta_q(cell, pair.relaxed_cell, system),
+        }
+        system = system._replace(cell=pair.relaxed_cell)
+    arguments = (positions, pair.relaxed, system)
+    return {
+        "delta_q": losses.delta_q(*arguments),
+        "rmsd": losses.rmsd(*arguments),
+        "max_displacement": losses.max_displacement(*arguments),
+        **of_cell,
+    }
 
 
 class FrameErrors(NamedTuple):
@@ -158,56 +152,21 @@ class FrameErrors(NamedTuple):
     pressure: float
 
 
-class FrameErrorsFn(Protocol):
-    """Ask a model about labelled frames."""
-
-    def __call__(self, theta: Theta, frames: Sequence[LabelledFrame]) -> list[FrameErrors]:
-        """Its errors on each of them; frames may differ in their shapes."""
-        ...
+def frame_errors(prediction: Prediction, frame: LabelledFrame) -> FrameErrors:
+    """Errors of a prediction for one labelled frame; on the host."""
+    return FrameErrors(*map(float, _frame_errors(prediction, frame)))
 
 
-FRAMES_SIDE_BY_SIDE = 32
-"""In one call, on an accelerator."""
-
-
-def make_frame_errors(potential: Potential, mapping: Mapping | None = None) -> FrameErrorsFn:
-    """Build a function that asks a model about labelled frames.
-
-    Args:
-        potential: the model's functions.
-        mapping: as `batches.over_structures`; in turn on every core of a CPU, many at once elsewhere.
-    """
-    mapping = choose_mapping(mapping)
-
-    def errors(theta: Theta, frame: LabelledFrame) -> FrameErrors:
-        graph = neighbors.refresh(frame.system.candidates, frame.positions, frame.system.cell)
-        here = potential.apply(theta.potential, frame.positions, frame.system, graph)
-        of_stress = pressure = unknown = jnp.full((), jnp.nan)
-        if frame.stress is not None and here.stress is not None:
-            of_stress, pressure = losses.stress_mae(here.stress, frame.stress), -jnp.trace(here.stress) / 3.0
-        return FrameErrors(
-            losses.force_mae(here.forces, frame.forces, frame.system),
-            losses.max_force(here.forces, frame.system),
-            unknown if here.energy is None else here.energy,
-            of_stress,
-            pressure,
-        )
-
-    programs = Programs(over_structures(errors, mapping))
-    size = 1 if mapping == "in_turn" else FRAMES_SIDE_BY_SIDE
-
-    def some(theta: Theta, frames: Sequence[LabelledFrame]) -> list[FrameErrors]:
-        filled = [*frames, *[frames[0]] * (size - len(frames))]
-        found = jax.device_get(programs(theta, jax.device_put(trees.stack_on_host(filled))))
-        return [FrameErrors(*(float(rows[k]) for rows in found)) for k in range(len(frames))]
-
-    def ask(theta: Theta, frames: Sequence[LabelledFrame]) -> list[FrameErrors]:
-        by_shape: dict[Hashable, list[int]] = {}
-        for index, frame in enumerate(frames):
-            by_shape.setdefault(trees.shape_of(frame), []).append(index)
-        pieces = [alike[k : k + size] for alike in by_shape.values() for k in range(0, len(alike), size)]
-        answers = threads.on_every_core(lambda piece: some(theta, [frames[k] for k in piece]), pieces)
-        found = dict(zip(itertools.chain(*pieces), itertools.chain(*answers), strict=True))
-        return [found[index] for index in range(len(frames))]
-
-    return ask
+@jax.jit
+def _frame_errors(prediction: Prediction, frame: LabelledFrame) -> FrameErrors:
+    of_stress = pressure = unknown = jnp.full((), jnp.nan)
+    if frame.stress is not None and prediction.stress is not None:
+        of_stress = losses.stress_mae(prediction.stress, frame.stress)
+        pressure = -jnp.trace(prediction.stress) / 3.0
+    return FrameErrors(
+        losses.force_mae(prediction.forces, frame.forces, frame.system),
+        losses.max_force(prediction.forces, frame.system),
+        unknown if prediction.energy is None else prediction.energy,
+        of_stress,
+        pressure,
+    )

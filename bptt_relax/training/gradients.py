@@ -23,6 +23,7 @@ from bptt_relax.batches.mapping import Mapping, choose_mapping
 from bptt_relax.compilation import Programs
 from bptt_relax.outcomes import Outcome, explain
 from bptt_relax.relax import Theta
+from bptt_relax.training.packing import Packed, pack_on_host
 from bptt_relax.training.train_step import (
     ExampleReport,
     GradientSum,
@@ -66,14 +67,14 @@ class BatchGradient(NamedTuple):
     """Gradients of a batch, added up over the examples that could be used.
 
     Attributes:
-        total: sum of their gradients, like theta; None where no example could be used.
+        total: sum of their gradients, packed; None where no example could be used.
         loss: sum of their losses.
         count: how many they are.
         left_out: the others.
         compiled: a program was compiled for it, so that its time says nothing about the next.
     """
 
-    total: Theta | None
+    total: Packed | None
     loss: float
     count: int
     left_out: tuple[LeftOut, ...] = ()
@@ -83,7 +84,7 @@ class BatchGradient(NamedTuple):
     def mean(self) -> Theta:
         """Mean gradient of the examples that could be used."""
         assert self.total is not None
-        return _scaled(self.total, 1.0 / self.count)
+        return jax.tree.map(lambda leaf: leaf / self.count, self.total.unpack())
 
 
 class MicroBatch(NamedTuple):
@@ -150,11 +151,13 @@ class Gradients:
 
     def describe(self, plan: MicroBatch) -> str:
         """A plan in words: ``Checkpointed('force'), 28 side by side (3.1 GB)``."""
-        together = f"{plan.size} side by side" if self._mapping == "side_by_side" else f"{self._at_once} at a time"
+        together = (
+            f"{plan.size} side by side" if self._mapping == "side_by_side" else f"{self._at_once} at a time"
+        )
         used = "" if plan.temporary_bytes is None else f" ({format_bytes(plan.temporary_bytes)} each call)"
         return f"{self.objectives[plan.way].label}, {together}{used}"
 
-    def prepare(self, theta: Theta, example: Example, count: int = 1) -> None:
+    def prepare(self, theta: Theta | Packed, example: Example, count: int = 1) -> None:
         """Compile in the background for examples of this shape.
 
         Args:
@@ -164,9 +167,9 @@ class Gradients:
         """
         shape = trees.shape_of(example.data)
         plan = self._plans.setdefault(shape, MicroBatch(0, self._rounded(count)))
-        self._programs[plan.way].prepare(*self._arguments(theta, [example], plan.size))
+        self._programs[plan.way].prepare(*self._arguments(_packed(theta), [example], plan.size))
 
-    def submit(self, theta: Theta, examples: Sequence[Example]) -> Callable[[], BatchGradient]:
+    def submit(self, theta: Theta | Packed, examples: Sequence[Example]) -> Callable[[], BatchGradient]:
         """Start on a batch.
 
         Args:
@@ -177,7 +180,7 @@ class Gradients:
             a function that waits for the result, and raises MemoryError where memory does not suffice for one
             example, whatever the way.
         """
-        theta, waited = self.replicate(theta), self._waited
+        theta, waited = self.replicate(_packed(theta)), self._waited
         members: dict[Hashable, list[Example]] = {}
         for example in examples:
             members.setdefault(trees.shape_of(example.data), []).append(example)
@@ -194,7 +197,7 @@ class Gradients:
 
         return collect
 
-    def __call__(self, theta: Theta, examples: Sequence[Example]) -> BatchGradient:
+    def __call__(self, theta: Theta | Packed, examples: Sequence[Example]) -> BatchGradient:
         """The gradient of a batch: `submit`, and wait."""
         return self.submit(theta, examples)()
 
@@ -210,13 +213,15 @@ class Gradients:
         """Examples in one call of a program for a batch that has so many: a multiple of the number of devices."""
         return 1 if self._mapping == "in_turn" else -(-count // self._devices) * self._devices
 
-    def _arguments(self, theta: Theta, examples: Sequence[Example], size: int) -> tuple[Theta, PyTree, PyTree]:
+    def _arguments(
+        self, theta: Packed, examples: Sequence[Example], size: int
+    ) -> tuple[Packed, PyTree, PyTree]:
         """Of a program: theta, the examples stacked and filled up with the first, and which of them count."""
         filled = [example.data for example in [*examples, *[examples[0]] * (size - len(examples))]]
         stacked = trees.stack_on_host(filled), np.arange(size) < len(examples)
         return self.replicate(theta), *jax.device_put(stacked, self._spread)
 
-    def _run(self, theta: Theta, shape: Hashable, examples: Sequence[Example]) -> list[GradientSum]:
+    def _run(self, theta: Packed, shape: Hashable, examples: Sequence[Example]) -> list[GradientSum]:
         """Sums over micro-batches, in the order of the examples."""
         while True:
             plan = self._fitting(theta, shape, examples)
@@ -232,7 +237,7 @@ class Gradients:
                     raise
                 self._shrink(shape, plan, f"memory ran out on {examples[0].name}", error)
 
-    def _fitting(self, theta: Theta, shape: Hashable, examples: Sequence[Example]) -> MicroBatch:
+    def _fitting(self, theta: Packed, shape: Hashable, examples: Sequence[Example]) -> MicroBatch:
         """The plan for this shape, once its compiled program fits the memory."""
         while (plan := self._plans[shape]).temporary_bytes is None:
             arguments = self._arguments(theta, examples[: plan.size], plan.size)
@@ -277,7 +282,9 @@ class Gradients:
             elif error is None:
                 # An estimate alone: the smallest there is gets its chance.
                 self._plans[shape] = plan._replace(temporary_bytes=0)
-                self.on_event({"event": "out_of_memory", "reason": reason, "tried": before, "instead": before})
+                self.on_event(
+                    {"event": "out_of_memory", "reason": reason, "tried": before, "instead": before}
+                )
                 return
             else:
                 raise MemoryError(
@@ -288,9 +295,7 @@ class Gradients:
             event = {"reason": reason, "tried": before, "instead": self.describe(instead)}
         self.on_event({"event": "out_of_memory"} | event)
 
-    def _collect(
-        self, theta: Theta, found: list[tuple[list[Example], list[GradientSum]]]
-    ) -> BatchGradient:
+    def _collect(self, theta: Packed, found: list[tuple[list[Example], list[GradientSum]]]) -> BatchGradient:
         total, loss, count, left_out, compiled = None, 0.0, 0, [], False
         for examples, sums in found:
             reports = _reports(sums)
@@ -323,10 +328,11 @@ def _reports(sums: list[GradientSum]) -> list[ExampleReport]:
     ]
 
 
-def _again(gradient_fn, theta: Theta, example: Example) -> tuple[Theta, ExampleReport]:
+def _again(gradient_fn, theta: Packed, example: Example) -> tuple[Packed, ExampleReport]:
     data = jax.tree.map(jnp.asarray, example.data)
-    gradient, report = example_gradient(gradient_fn, theta, data)
-    return gradient, jax.device_get(report)
+    unpacked = jax.tree.map(jnp.asarray, jax.device_get(theta).unpack())
+    gradient, report = example_gradient(gradient_fn, unpacked, data)
+    return jax.device_put(pack_on_host(gradient)), jax.device_get(report)
 
 
 def _left_out(example: Example, report: ExampleReport) -> LeftOut:
@@ -335,11 +341,10 @@ def _left_out(example: Example, report: ExampleReport) -> LeftOut:
     return LeftOut(example.name, reason, float(report.loss), float(report.grad_norm))
 
 
+def _packed(theta: Theta | Packed) -> Packed:
+    return theta if isinstance(theta, Packed) else jax.device_put(pack_on_host(theta))
+
+
 @jax.jit
-def _add(a: Theta, b: Theta) -> Theta:
+def _add(a: Packed, b: Packed) -> Packed:
     return jax.tree.map(jnp.add, a, b)
-
-
-@jax.jit
-def _scaled(tree: Theta, factor: float) -> Theta:
-    return jax.tree.map(lambda leaf: leaf * jnp.asarray(factor, leaf.dtype), tree)

@@ -6,18 +6,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
+from bptt_relax._types import Array
 from bptt_relax.outcomes import Interrupted
 from bptt_relax.relax import Theta
 from bptt_relax.training.checkpoints import Checkpoints
 from bptt_relax.training.gradients import BatchGradient, EventFn, Example, Gradients, LeftOut
+from bptt_relax.training.packing import Packed, pack_on_host
 from bptt_relax.training.prefetch import Prefetched
 from bptt_relax.training.train_step import TrainState, apply_gradient, init_state
-from bptt_relax.trees import all_finite, global_norm
+from bptt_relax.trees import global_norm
 
 MOST_SKIPPED_IN_A_ROW = 8
 """Updates without one usable example before a stage gives up."""
@@ -45,7 +48,8 @@ class Stage:
     Attributes:
         name: in metrics and folders.
         terms: of the loss; without a usable example of the first there is no update.
-        optimizer: an Optax transformation.
+        optimizer: an Optax transformation of theta in packed form (`packing`), as `fine_tuning` makes it of packed
+            masks.
         batches: epoch, first -> batches from that one on; must give the same ones when called again, so that a
             resumed run goes on where it stopped.
         epochs: so many, unless time decides; the schedule of the learning rate goes by them either way.
@@ -147,11 +151,9 @@ class _Fit:
         self.emit = lambda event, **rest: on_event({"event": event, "stage": stage.name, **rest})
         for term in stage.terms:
             term.gradients.on_event = lambda event: on_event({**event, "stage": stage.name})
-        self.state = init_state(theta, stage.optimizer)
+        self.state = init_state(jax.device_put(pack_on_host(theta)), stage.optimizer)
         self.best, self.progress = self.state.theta, Progress()
-        self.update = jax.jit(
-            partial(apply_gradient, optimizer=stage.optimizer, averaging=stage.averaging)
-        )
+        self.update = jax.jit(partial(apply_gradient, optimizer=stage.optimizer, averaging=stage.averaging))
         self.unusable = 0
 
     def run(self) -> StageResult:
@@ -160,9 +162,9 @@ class _Fit:
             self.progress = Progress(**meta)
         progress = self.progress
         if progress.finished:
-            return StageResult(self.best, progress)
+            return StageResult(_unpacked(self.best), progress)
         if progress.epoch == 0 and progress.cursor == 0:
-            progress.score = self.validate(self.state.theta)
+            progress.score = self.validate(_unpacked(self.state.theta))
             self.emit("epoch", epoch=0, validation=progress.score, best=True)
         while not self.stage.is_over(progress) and self.unusable < MOST_SKIPPED_IN_A_ROW:
             losses = self._epoch()
@@ -175,7 +177,7 @@ class _Fit:
             self.emit("stopped", reason=f"{self.unusable} updates in a row were unusable")
         progress.finished = True
         self._save()
-        return StageResult(self.best, progress)
+        return StageResult(_unpacked(self.best), progress)
 
     def _epoch(self) -> list[float]:
         """Updates to the end of the epoch, or of the time."""
@@ -223,15 +225,12 @@ class _Fit:
         gradient = _weighted_sum(
             [part.total for part, _ in used], [term.weight / part.count for part, term in used]
         )
-        norm = float(global_norm(gradient))
-        if not bool(all_finite(gradient)):
-            return False, norm
-        self.state = jax.block_until_ready(self.update(self.state, gradient))
-        return True, norm
+        self.state, norm = self.update(self.state, gradient)
+        return math.isfinite(norm := float(norm)), norm
 
     def _validate(self, losses: list[float]) -> None:
         progress = self.progress
-        score = self.validate(self.state.average)
+        score = self.validate(_unpacked(self.state.average))
         # A start whose score is not finite is beaten by any that is.
         improved = math.isfinite(score) and not score >= progress.score
         if improved:
@@ -289,11 +288,19 @@ def _named(examples: Sequence[Example]) -> str:
     return names[0] if len(names) == 1 else f"{len(examples)} of {len(names)} structures"
 
 
+def _unpacked(theta: Packed) -> Theta:
+    """Ordinary parameters, for whoever relaxes with them."""
+    return jax.device_put(jax.device_get(theta).unpack())
+
+
+def _update(stage: Stage, state: TrainState, gradient: Packed) -> tuple[TrainState, Array]:
+    """The next state and the norm of the gradient."""
+    return apply_gradient(state, gradient, stage.optimizer, stage.averaging), global_norm(gradient)
+
+
 @jax.jit
-def _weighted_sum(trees: list[Theta], weights: list[float]) -> Theta:
-    return jax.tree.map(
-        lambda *leaves: sum(
-            leaf * jax.numpy.asarray(weight, leaf.dtype) for leaf, weight in zip(leaves, weights, strict=True)
-        ),
-        *trees,
-    )
+def _weighted_sum(gradients: list[Packed], weights: list[float]) -> Packed:
+    def add_up(*vectors: Array) -> Array:
+        return sum(v * jnp.asarray(w, v.dtype) for v, w in zip(vectors, weights, strict=True))
+
+    return jax.tree.map(add_up, *gradients)

@@ -127,9 +127,7 @@ def by_cell(fixed: Objective, free: Objective) -> Objective:
     rebuilds = None
     if fixed.through_rebuilds is not None and free.through_rebuilds is not None:
         rebuilds = lambda theta, pair: cast(ValueAndGradFn, of(pair).through_rebuilds)(theta, pair)  # noqa: E731
-    return Objective(
-        lambda theta, pair: of(pair).value_and_grad(theta, pair), rebuilds, label=fixed.label
-    )
+    return Objective(lambda theta, pair: of(pair).value_and_grad(theta, pair), rebuilds, label=fixed.label)
 
 
 ForceErrorFn = Callable[[Forces, LabelledFrame], Scalar]

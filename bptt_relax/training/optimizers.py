@@ -1,6 +1,7 @@
-"""Optax transformations for fine-tuning: clipped Adam on a schedule, with a mask of what trains."""
+"""Optax transformations for fine-tuning: clipped Adam on a schedule, of what trains alone."""
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from bptt_relax._types import PyTree
@@ -20,12 +21,12 @@ def fine_tuning(
 
     Args:
         learning_rate: at the top of the schedule.
-        trainable: pytree of bools with the structure of theta.
+        trainable: pytree like theta of bools, for whole leaves or for each number (`packing.like`).
         num_updates: length of the schedule; the rate stays at its end value afterwards.
         warmup: updates of linear warm-up.
         clip: largest global norm of the gradient.
         final_fraction: end value of the schedule as a fraction of ``learning_rate``.
-        factors: pytree of numbers with the structure of theta, on the learning rate of each leaf; 1 when not given.
+        factors: pytree of numbers likewise, on the learning rate; 1 when not given.
 
     Raises:
         ValueError: a number is out of range.
@@ -41,18 +42,19 @@ def fine_tuning(
         decay_steps=max(num_updates, warmup + 1),
         end_value=final_fraction * learning_rate,
     )
-    # Frozen leaves are hidden from the clip as well: their gradients must not shrink the others.
-    labels = jax.tree.map(lambda train: "train" if train else "frozen", trainable)
-    adam = optax.multi_transform(
-        {
-            "train": optax.chain(optax.clip_by_global_norm(clip), optax.adam(schedule)),
-            "frozen": optax.set_to_zero(),
-        },
-        labels,
-    )
-    if factors is None:
-        return adam
+
+    def only_trainable(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf, train: jnp.where(train, leaf, jnp.zeros_like(leaf)), tree, trainable)
+
+    def scaled(updates: PyTree) -> PyTree:
+        if factors is None:
+            return updates
+        return jax.tree.map(lambda u, factor: jnp.asarray(factor, u.dtype) * u, updates, factors)
+
     return optax.chain(
-        adam,
-        optax.stateless(lambda updates, _: jax.tree.map(lambda u, factor: factor * u, updates, factors)),
+        # Frozen numbers are hidden from the clip as well: their gradients must not shrink the others.
+        optax.stateless(lambda updates, _: only_trainable(updates)),
+        optax.clip_by_global_norm(clip),
+        optax.adam(schedule),
+        optax.stateless(lambda updates, _: scaled(only_trainable(updates))),
     )

@@ -12,6 +12,7 @@ from bptt_relax._types import Array, PyTree, Scalar
 from bptt_relax.batches.mapping import Mapping, choose_mapping
 from bptt_relax.outcomes import Outcome
 from bptt_relax.relax import Theta
+from bptt_relax.training.packing import Packed, pack
 from bptt_relax.trees import all_finite, global_norm, where
 
 ValueAndGradFn = Callable[[Theta, PyTree], tuple[tuple[Scalar, Array], Theta]]
@@ -66,9 +67,22 @@ class GradientSum(NamedTuple):
 GradientSumFn = Callable[[Theta, PyTree, Array], GradientSum]
 
 
-def example_gradient(gradient_fn: ValueAndGradFn, theta: Theta, example: PyTree, counts: Array = True):
-    """The gradient of one example and its report; zero where it can't be used or does not count."""
-    (value, outcome), gradient = gradient_fn(theta, example)
+def example_gradient(
+    gradient_fn: ValueAndGradFn, theta: Theta | Packed, example: PyTree, counts: Array | bool = True
+) -> tuple[Theta | Packed, ExampleReport]:
+    """The gradient of one example and its report; zero where it can't be used or does not count.
+
+    Args:
+        gradient_fn: of one example.
+        theta: parameters; those that are packed have a packed gradient.
+        example: to learn from.
+        counts: () bool.
+    """
+    if isinstance(theta, Packed):
+        (value, outcome), unpacked = gradient_fn(theta.unpack(), example)
+        gradient = pack(unpacked)
+    else:
+        (value, outcome), gradient = gradient_fn(theta, example)
     used = counts & jnp.isfinite(value) & all_finite(gradient) & (outcome < Outcome.STALE_NEIGHBORS)
     report = ExampleReport(value, global_norm(gradient), outcome, used)
     # Selected and not multiplied: zero times a NaN is NaN.
@@ -84,7 +98,7 @@ def gradient_sum(objective: Objective, mapping: Mapping | None = None) -> Gradie
 
     Returns:
         (theta, stacked examples, counts) -> `GradientSum`; ``counts`` (B,) bool is False for examples that only fill
-        the batch.
+        the batch. Where theta is packed (`packing.Packed`), so is the sum.
     """
 
     def side_by_side(theta: Theta, examples: PyTree, counts: Array) -> GradientSum:

@@ -7,8 +7,8 @@ from bptt_relax.finetuning.settings import (
     FineTuningSettings,
     ForceMatchingSettings,
     RelaxationSettings,
-    Settings,
 )
+from bptt_relax.runs.settings import Settings
 
 
 class DataSettings(Settings):

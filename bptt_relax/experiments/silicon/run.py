@@ -1,26 +1,30 @@
 """The bundled silicon defects, split by relaxation, with whole kinds held out."""
 
-from bptt_relax import compilation, datasets
+from bptt_relax import datasets
 from bptt_relax.experiments.silicon.config import DataSettings, SiliconConfig
 from bptt_relax.finetuning.corpus import Corpus
-from bptt_relax.finetuning.run import run as finetune
+from bptt_relax.finetuning.run import fine_tune
 from bptt_relax.io.splits import Split
+from bptt_relax.report.tables import print_results as show
+from bptt_relax.runs import folder as folders
+from bptt_relax.runs.session import Finished
+
+__all__ = ["limit", "run", "show"]
 
 
-def run(config: SiliconConfig) -> int:
+def run(config: SiliconConfig) -> Finished:
     """Do the whole experiment.
 
     Args:
         config: settings.
 
-    Returns:
-        exit code, see `finetuning.run.run`, whose errors it raises.
+    Raises:
+        InputError, ModelError, Interrupted: see `finetuning.run.fine_tune`.
     """
-    compilation.keep_compiled_programs()
+    folder = folders.choose(config.out, config.resume, f"silicon-{config.preset}")
     data = datasets.load("silicon-defects")
     split = limit(datasets.silicon.split(data.relaxations), config.data)
-    corpus = Corpus(data.name, data.sha256, data.relaxations, split)
-    return finetune("silicon", corpus, config, f"silicon-{config.preset}")
+    return fine_tune("silicon", Corpus(data.name, data.sha256, data.relaxations, split), config, folder)
 
 
 def limit(split: Split, settings: DataSettings) -> Split:

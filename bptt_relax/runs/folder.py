@@ -1,7 +1,6 @@
 """The folder of a run: chosen so that nothing is written over, locked, resumable, interruptible."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from bptt_relax.outcomes import InputError
 RESULTS, CONFIG, METRICS, LOCK = "results.json", "config.json", "metrics.jsonl", "lock"
 
 
-def choose_folder(out: Path | None, resume: bool, name: str) -> Path:
+def choose(out: Path | None, resume: bool, name: str) -> Path:
     """Where a run goes.
 
     Args:
@@ -60,7 +59,7 @@ def record_config(folder: Path, config: dict[str, Any], resume: bool) -> None:
     """
     path = folder / CONFIG
     if resume and path.is_file():
-        before = json.loads(path.read_text())
+        before = processes.read_json(path)
         changed = sorted(processes.difference(before, config))
         if changed:
             raise InputError(

@@ -1,0 +1,55 @@
+"""How many relaxations an update sees, and at which learning rate, by device and data."""
+
+from math import sqrt
+from typing import Any, NamedTuple
+
+import jax
+
+from bptt_relax import threads
+from bptt_relax.finetuning.settings import BpttSettings
+
+MOST_SIDE_BY_SIDE = 32
+"""Relaxations per update on an accelerator; batches beyond it cost time and teach no faster."""
+
+LEARNING_RATES = (5e-4, 1e-3)
+"""For one relaxation per update, and the largest."""
+
+
+class BatchChoice(NamedTuple):
+    """Of a stage of BPTT.
+
+    Attributes:
+        size: relaxations per update.
+        learning_rate: at the top of its schedule.
+        ionic_steps: beside them.
+        sentence: the same in words.
+    """
+
+    size: int
+    learning_rate: float
+    ionic_steps: int
+    sentence: str
+
+
+def describe_device() -> dict[str, Any]:
+    """What the default depends on, of this machine."""
+    return {"backend": jax.default_backend(), "cores": threads.cores(), "devices": jax.device_count()}
+
+
+def choose_batch(settings: BpttSettings, num_relaxations: int, device: dict[str, Any]) -> BatchChoice:
+    """The settings where they say it, what suits device and data where they don't.
+
+    Args:
+        settings: of BPTT.
+        num_relaxations: to learn from.
+        device: from `describe_device`, on the machine where the run was started.
+    """
+    on_cpu = device["backend"] == "cpu" and device["devices"] == 1
+    most = device["cores"] if on_cpu else MOST_SIDE_BY_SIDE * device["devices"]
+    size = min(settings.batch_size or most, num_relaxations)
+    lowest, highest = LEARNING_RATES
+    rate = settings.learning_rate or min(highest, lowest * sqrt(size))
+    steps = max(settings.ionic_steps, size)
+    where = f"{device['cores']} cores" if on_cpu else f"{device['devices']} x {device['backend']}"
+    why = "as set" if settings.batch_size else f"for {where}, {num_relaxations} relaxations"
+    return BatchChoice(size, rate, steps, f"{size} relaxations per update ({why}), learning rate {rate:.2g}")
