@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ class ImplicitReport(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Implicit:
+class Implicit(Adjoint):
     """Differentiate F(x*, theta) = 0 instead of the steps that led there.
 
     With A = -dF/dx (the Hessian), dx*/dtheta = A^-1 dF/dtheta. For the cotangent g of x*, one solves A^T y = P g
@@ -111,6 +111,11 @@ class Implicit:
         Maliyov, Grigorev and Swinburne, arXiv:2407.02414. Blondel et al., arXiv:2105.15183.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("implicit",)
+    needs_fixed_cell: ClassVar[bool] = True
+    needs_convergence: ClassVar[bool] = True
+    trains_rule: ClassVar[bool] = False
+
     force_tolerance: float = 1e-3
     on_unusable: Literal["nan", "zero", "unroll"] = "nan"
     solver: SolverName | None = None
@@ -129,6 +134,15 @@ class Implicit:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.damping < 0:
             raise ValueError(f"damping must not be negative, got {self.damping}")
+
+    @property
+    def name(self) -> str:
+        """See `Adjoint.name`."""
+        return "implicit"
+
+    def stored_states(self, num_steps: int) -> int:
+        """See `Adjoint.stored_states`: none, unless it unrolls where it can't be used."""
+        return num_steps if self.on_unusable == "unroll" else 0
 
     def build(self, relaxation: Relaxation, num_steps: int, record: RecordFn) -> RunFn:
         """See `Adjoint.build`.

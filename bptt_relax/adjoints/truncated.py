@@ -1,20 +1,22 @@
 """Gradients through some of the steps only: cheaper, bounded, and not exact."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from bptt_relax.adjoints import _floats
-from bptt_relax.adjoints._contract import RecordFn, RunFn
+from bptt_relax.adjoints._contract import Adjoint, RecordFn, RunFn
 from bptt_relax.adjoints._loop import limited_step, scan_steps, scan_with_pullback
 from bptt_relax.adjoints.checkpointed import checkpointed_step
 from bptt_relax.relax import Relaxation, RelaxState
 
 
 @dataclass(frozen=True)
-class Truncated:
+class Truncated(Adjoint):
     """Differentiate the first or the last displacements; exact, and equal to `Full`, when that is all of them.
 
     ``first=K``: x_T = x_K + (x_T - x_K), the bracket without a gradient. The cotangent of the final state is handed
@@ -39,6 +41,8 @@ class Truncated:
         Tallec and Ollivier, arXiv:1705.08209. That dropping the early derivatives pays: arXiv:2602.19733.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("first_K", "last_K")
+
     first: int | None = None
     last: int | None = None
 
@@ -51,6 +55,21 @@ class Truncated:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+    @classmethod
+    def from_name(cls, word: str, steps: int | None, arguments: Mapping[str, Any]) -> Self:
+        """See `Adjoint.from_name`."""
+        del arguments
+        return cls(**{word: steps})
+
+    @property
+    def name(self) -> str:
+        """See `Adjoint.name`."""
+        return f"last_{self.last}" if self.first is None else f"first_{self.first}"
+
+    def stored_states(self, num_steps: int) -> int:
+        """See `Adjoint.stored_states`; the last ones are kept once on the way and once for the way back."""
+        return min(self.first, num_steps) if self.first else 2 * min(self.last or 0, num_steps)
 
     def build(self, relaxation: Relaxation, num_steps: int, record: RecordFn) -> RunFn:
         """See `Adjoint.build`."""

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bptt_relax import systems, trees
+from bptt_relax.adjoints import named
 from bptt_relax.io.checks import changes_cell
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.neighbors import GraphSpec
@@ -137,7 +138,7 @@ def check_cells(relaxations: Sequence[Relaxation], potential: Potential, adjoint
             "no stress: take another --model, or leave them out; `bptt-relax finetune` takes the atoms in their final "
             "cell with --reading.in-relaxed-cell"
         )
-    if moving and adjoint.startswith(("implicit", "guided", "frozen")):
+    if moving and named(adjoint).needs_fixed_cell:
         raise InputError(
             f"the cell changes in {len(moving)} relaxations ({', '.join(moving[:5])}), and --bptt.adjoint {adjoint} "
             "differentiates relaxations at fixed cell: take full, first_K or last_K"

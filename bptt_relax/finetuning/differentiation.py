@@ -2,8 +2,7 @@
 
 from typing import NamedTuple
 
-from bptt_relax.adjoints import Adjoint, FrozenGeometry, Guided, Implicit, Truncated
-from bptt_relax.analysis import FASTEST_FIRST
+from bptt_relax.adjoints import Adjoint, named
 from bptt_relax.finetuning.settings import RelaxationSettings
 
 SOLVED_TO = 1e-3
@@ -35,19 +34,14 @@ def choose(name: str, settings: RelaxationSettings) -> Differentiation:
         name: as in `settings.BpttSettings`.
         settings: of the relaxation.
     """
-    kind, _, steps = name.partition("_")
-    implicit = Implicit(settings.force_tolerance, on_unusable="zero", tolerance=SOLVED_TO)
-    unrolled = Differentiation(FASTEST_FIRST, settings.train_steps, 0.0)
-    converged = Differentiation((), settings.test_steps, settings.force_tolerance)
-    match kind:
-        case "first":
-            return unrolled._replace(adjoints=(Truncated(first=int(steps)),))
-        case "last":
-            return unrolled._replace(adjoints=(Truncated(last=int(steps)),))
-        case "implicit":
-            return converged._replace(adjoints=(implicit,))
-        case "guided":
-            return converged._replace(adjoints=(Guided(int(steps), implicit=implicit),))
-        case "frozen":
-            return converged._replace(adjoints=(FrozenGeometry(settings.step_size),))
-    return unrolled
+    adjoint = named(
+        name,
+        force_tolerance=settings.force_tolerance,
+        on_unusable="zero",
+        tolerance=SOLVED_TO,
+        step_size=settings.step_size,
+    )
+    adjoints = (adjoint, *adjoint.leaner)
+    if adjoint.needs_convergence:
+        return Differentiation(adjoints, settings.test_steps, settings.force_tolerance)
+    return Differentiation(adjoints, settings.train_steps, 0.0)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from bptt_relax import relax
 from bptt_relax._types import PyTree
 from bptt_relax.adjoints import Adjoint
-from bptt_relax.analysis import Plan, adjoint_name, plan_measured, temporary_bytes
+from bptt_relax.analysis import MemoryPlan, plan_memory, temporary_bytes
 from bptt_relax.finetuning.differentiation import Differentiation
 from bptt_relax.potentials import Potential
 from bptt_relax.relax import Relaxation, Theta, UpdateRule
@@ -109,21 +109,20 @@ class Programs:
             self._chains[adjoint] = self._with_remedies(objective, self.remedies.replay_weight_bptt)
         return self._chains[adjoint]
 
-    def plan(self, budget: float, example: PyTree) -> Plan:
+    def plan(self, budget: float, example: PyTree) -> MemoryPlan:
         """How BPTT stores its steps within so many bytes, by compiling it for an example."""
 
         def measure(adjoint: Adjoint) -> float:
             return temporary_bytes(self._structures[adjoint].value_and_grad, self.anchor, example)
 
-        return plan_measured(budget, self.differentiation.adjoints, measure)
+        return plan_memory(budget, self.differentiation.adjoints, measure)
 
     @cached_property
     def _structures(self) -> dict[Adjoint, Objective]:
         """One for each way to store the steps."""
         how = self.differentiation
         given, free = relax.relaxation(self.potential, self.rule, force_tolerance=how.force_tolerance), None
-        # An adjoint that looks at fixed points does not know those of a cell.
-        if "stress" in self.potential.predicts and not how.force_tolerance:
+        if "stress" in self.potential.predicts and not any(a.needs_fixed_cell for a in how.adjoints):
             free = relax.variable_cell_relaxation(self.potential, self.rule, cell_factor=CELL_FACTOR)
         found = {}
         for adjoint in how.adjoints:
@@ -132,7 +131,7 @@ class Programs:
                 structure = by_cell(structure, self._end(free, adjoint))
             if self.force_weight:
                 structure = weighted_sum(structure, self._forces, self.force_weight)
-            found[adjoint] = structure._replace(label=adjoint_name(adjoint))
+            found[adjoint] = structure._replace(label=str(adjoint))
         return found
 
     def _end(self, relaxation: Relaxation, adjoint: Adjoint) -> Objective:

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 
 from bptt_relax import processes, relax
-from bptt_relax.analysis import adjoint_name
 from bptt_relax.analysis.forgetting import over_seeds
 from bptt_relax.finetuning import cases as casing
 from bptt_relax.finetuning import figures, recorded, results, structures, workspace
@@ -233,8 +232,8 @@ class _Pipeline:
         (reporter.note if plan.fits else reporter.warn)(plan.sentence)
         return {
             "budget_bytes": self.bench.memory_budget,
-            "adjoint": adjoint_name(plan.chosen.adjoint),
-            "temporary_bytes": plan.chosen.predicted_bytes,
+            "adjoint": str(plan.adjoint),
+            "temporary_bytes": plan.temporary_bytes,
             "fits": plan.fits,
         }
 

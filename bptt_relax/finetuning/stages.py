@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from bptt_relax import relax, trees
 from bptt_relax._precision import full_matmul
 from bptt_relax._types import Array, Scalar
-from bptt_relax.analysis import Extremes, Plan, Stability, hessian_extremes, stability
+from bptt_relax.analysis import Extremes, MemoryPlan, Stability, hessian_extremes, stability
 from bptt_relax.finetuning import cases as casing
 from bptt_relax.finetuning.measure import Ruler
 from bptt_relax.finetuning.programs import CELL_FACTOR, Programs
@@ -134,7 +134,7 @@ class Bench:
     memory_budget: float | None = None
 
     @cached_property
-    def memory_plan(self) -> Plan | None:
+    def memory_plan(self) -> MemoryPlan | None:
         """How BPTT stores its steps within the budget; None without a budget."""
         if self.memory_budget is None:
             return None
@@ -148,7 +148,7 @@ class Bench:
     @property
     def _structure_objective(self) -> Objective:
         plan = self.memory_plan
-        return self.programs.structure() if plan is None else self.programs.structure(plan.chosen.adjoint)
+        return self.programs.structure() if plan is None else self.programs.structure(plan.adjoint)
 
     @cached_property
     def train_frames(self) -> list[tuple[str, LabelledFrame]]:
