@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 from bptt_relax._types import PyTree
-from bptt_relax.relax import Relaxation, RelaxState, Theta
+from bptt_relax.relax import Carry, Relaxation, RelaxInfo, RelaxState, Theta
 from bptt_relax.systems import System
 
-RecordFn = Callable[[RelaxState], PyTree]
-"""What to keep of the state after each step; its outputs are stacked along a new first axis."""
+RecordFn = Callable[[RelaxState, RelaxInfo], PyTree]
+"""What to keep of each step's new state and report; its outputs are stacked along a new first axis."""
 
-RunFn = Callable[[Theta, RelaxState, System], tuple[RelaxState, PyTree]]
-"""(theta, state, system) -> (final state, stacked record)."""
+RunFn = Callable[[Theta, Carry, System], tuple[Carry, PyTree]]
+"""(theta, first carry, system) -> (final carry, stacked record)."""
 
 
 class Adjoint(ABC):

@@ -83,8 +83,8 @@ class Checkpointed(Adjoint):
             return _segmented(relaxation, num_steps, self.segment_length(num_steps), record)
         step = checkpointed_step(relaxation, num_steps, lean=self.what == "force")
 
-        def run(theta, state, system):
-            return scan_steps(step, num_steps, record, theta, state, system)
+        def run(theta, carry, system):
+            return scan_steps(step, num_steps, record, theta, carry, system)
 
         return run
 
@@ -94,7 +94,7 @@ class Checkpointed(Adjoint):
 
 
 def checkpointed_step(relaxation: Relaxation, num_steps: int, *, lean: bool) -> BodyFn:
-    """One step that stores its input state and, when lean, what the potential said there."""
+    """One step that stores its input and, when lean, what the potential said there."""
     # Inside a scan nothing can be shared between the two passes, so the barrier against it is not needed.
     if not lean or relaxation.evaluate_lean is None:
         return jax.checkpoint(limited_step(relaxation, num_steps), prevent_cse=False)
@@ -110,15 +110,15 @@ def checkpointed_step(relaxation: Relaxation, num_steps: int, *, lean: bool) -> 
 def _segmented(relaxation: Relaxation, num_steps: int, length: int, record: RecordFn) -> RunFn:
     step = checkpointed_step(relaxation, num_steps, lean=True)
 
-    def segment(theta, state, system):
-        return scan_steps(step, length, record, theta, state, system)
+    def segment(theta, carry, system):
+        return scan_steps(step, length, record, theta, carry, system)
 
     segment = jax.checkpoint(segment, prevent_cse=False)
     count = ceil(num_steps / length)
 
-    def run(theta, state, system):
+    def run(theta, carry, system):
         # The last segment may be longer than what is left: beyond num_steps a step is the identity.
-        final, trace = lax.scan(lambda s, _: segment(theta, s, system), state, None, length=count)
+        final, trace = lax.scan(lambda c, _: segment(theta, c, system), carry, None, length=count)
         flat = jax.tree.map(lambda x: x.reshape(count * length, *x.shape[2:])[:num_steps], trace)
         return final, flat
 

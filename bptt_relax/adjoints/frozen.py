@@ -7,7 +7,7 @@ from bptt_relax.adjoints import _floats
 from bptt_relax.adjoints._contract import Adjoint, RecordFn, RunFn
 from bptt_relax.adjoints._loop import limited_step, scan_with_pullback
 from bptt_relax.adjoints.implicit import pull_back_forces, require_fixed_cell
-from bptt_relax.relax import Relaxation
+from bptt_relax.relax import Carry, Relaxation
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,13 @@ class FrozenGeometry(Adjoint):
         """
         require_fixed_cell(relaxation, self)
 
-        def pullback(theta, state, final, system, cotangent):
+        def pullback(theta, carry, final, system, cotangent):
+            force = self.step_size * cotangent.state.positions
             gradient, through_cell = pull_back_forces(
-                relaxation, theta, final, system, self.step_size * cotangent.positions, cotangent.energy
+                relaxation, theta, final.state, system, force, cotangent.info.energy
             )
-            zeros = _floats.zero_cotangents(state)
-            return gradient, zeros._replace(cell=cotangent.cell + through_cell)
+            zeros: Carry = _floats.zero_cotangents(carry)
+            cell = cotangent.state.cell + through_cell
+            return gradient, zeros._replace(state=zeros.state._replace(cell=cell))
 
         return scan_with_pullback(limited_step(relaxation, num_steps), num_steps, record, pullback)

@@ -31,7 +31,7 @@ class Full(Adjoint):
         """See `Adjoint.build`."""
         step = limited_step(relaxation, num_steps)
 
-        def run(theta, state, system):
-            return scan_steps(step, num_steps, record, theta, state, system)
+        def run(theta, carry, system):
+            return scan_steps(step, num_steps, record, theta, carry, system)
 
         return run

@@ -85,17 +85,20 @@ class Guided(Adjoint):
         require_fixed_cell(relaxation, self)
         require_solver(relaxation, self.implicit)
 
-        def pullback(theta, state, final, system, cotangent):
-            del state
-            gradient, cell, report = self.implicit.pull_back(relaxation, theta, final, system, cotangent)
+        def pullback(theta, carry, final, system, cotangent):
+            del carry
+            gradient, cell, report = self.implicit.pull_back(
+                relaxation, theta, final.state, system, cotangent
+            )
             usable = report.usable == Usable.YES
             w = jnp.where(usable, self.weight, 1.0)
             # Selected first: what is refused may be NaN, and NaN times zero is NaN.
             gradient, cell = where(usable, (gradient, cell), jax.tree.map(jnp.zeros_like, (gradient, cell)))
             weighted = _floats.scale_cotangents(w, cotangent)
+            whole_cell = weighted.state.cell + (1 - w) * cell
             return (
                 _floats.scale_cotangents(1 - w, gradient),
-                weighted._replace(cell=weighted.cell + (1 - w) * cell),
+                weighted._replace(state=weighted.state._replace(cell=whole_cell)),
             )
 
         return window_then(relaxation, min(self.window, num_steps), num_steps, record, pullback)

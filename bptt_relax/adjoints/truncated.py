@@ -12,7 +12,7 @@ from bptt_relax.adjoints import _floats
 from bptt_relax.adjoints._contract import Adjoint, RecordFn, RunFn
 from bptt_relax.adjoints._loop import limited_step, scan_steps, scan_with_pullback
 from bptt_relax.adjoints.checkpointed import checkpointed_step
-from bptt_relax.relax import Relaxation, RelaxState
+from bptt_relax.relax import Carry, Relaxation
 
 
 @dataclass(frozen=True)
@@ -83,19 +83,19 @@ def window_then(relaxation: Relaxation, window: int, num_steps: int, record: Rec
     """Differentiate ``window`` displacements exactly and the rest by ``pullback`` (`_loop.PullbackFn`)."""
     step = checkpointed_step(relaxation, window, lean=True)
     if window == num_steps:
-        return lambda theta, state, system: scan_steps(step, window, record, theta, state, system)
+        return lambda theta, carry, system: scan_steps(step, window, record, theta, carry, system)
     rest = scan_with_pullback(limited_step(relaxation, num_steps), num_steps - window, record, pullback)
 
-    def run(theta, state, system):
-        middle, early = scan_steps(step, window, record, theta, state, system)
+    def run(theta, carry, system):
+        middle, early = scan_steps(step, window, record, theta, carry, system)
         final, late = rest(theta, middle, system)
         return final, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), early, late)
 
     return run
 
 
-def _straight_through(theta, state, final, system, cotangent):
-    del state, final, system
+def _straight_through(theta, carry, final, system, cotangent):
+    del carry, final, system
     return _floats.zero_cotangents(theta), cotangent
 
 
@@ -103,28 +103,31 @@ def _last(relaxation: Relaxation, window: int, num_steps: int, record: RecordFn)
     step = limited_step(relaxation, num_steps)
     differentiated = checkpointed_step(relaxation, num_steps, lean=True)
 
-    def run(theta, state, system):
+    def run(theta, carry, system):
         fixed = lax.stop_gradient(theta)
-        begun = state.steps
+        state, begun = carry.state, carry.state.steps
 
-        def one(carry, _):
-            here, buffer = carry
-            after = step(fixed, here, system)
+        def one(loop, _):
+            before, buffer = loop
+            after = step(fixed, before, system)
+            here = before.state
             # A ring of the states before the last displacements. One that does not move leaves it as it is.
             slot = (here.steps - begun) % window
-            moved = after.steps > here.steps
+            moved = after.state.steps > here.steps
             buffer = jax.tree.map(lambda b, h: b.at[slot].set(jnp.where(moved, h, b[slot])), buffer, here)
-            return (after, buffer), record(after)
+            return (after, buffer), record(*after)
 
-        still: RelaxState = lax.stop_gradient(state)
-        buffer = jax.tree.map(lambda x: jnp.zeros((window, *jnp.shape(x)), jnp.result_type(x)), still)
+        still: Carry = lax.stop_gradient(carry)
+        buffer = jax.tree.map(lambda x: jnp.zeros((window, *jnp.shape(x)), jnp.result_type(x)), still.state)
         (final, buffer), trace = lax.scan(one, (still, buffer), None, length=num_steps)
 
-        made = final.steps - begun
+        made = final.state.steps - begun
         earlier = jax.tree.map(lambda b: b[made % window], buffer)
         start = jax.tree.map(lambda s, e: jnp.where(made > window, e, s), state, earlier)
         # One more than the window: a structure that stops does so in an evaluation without a displacement.
-        final, _ = scan_steps(differentiated, window + 1, lambda _: (), theta, start, system)
+        final, _ = scan_steps(
+            differentiated, window + 1, lambda *_: (), theta, carry._replace(state=start), system
+        )
         return final, trace
 
     return run

@@ -276,7 +276,9 @@ def path_recorder(relaxer: Relaxer, num_steps: int) -> Callable[[Theta, Pair], d
     Returns:
         (theta, pair) -> {"delta_q": [...] sqrt(u)*angstrom, "max_force": [...] eV/angstrom}, one value per step made.
     """
-    run = jax.jit(unroll(relaxer, num_steps, record=lambda state: path(state) | {"cell": state.cell}))
+    run = jax.jit(
+        unroll(relaxer, num_steps, record=lambda state, info: path(state, info) | {"cell": state.cell})
+    )
 
     @jax.jit
     @partial(jax.vmap, in_axes=(0, 0, None))
