@@ -89,12 +89,12 @@ def _gradient(adjoint: Adjoint, atoms: int, longest: int):
 def _standing_still_after(relaxation: Relaxation, steps: Array) -> Relaxation:
     """The same relaxation with a number of steps that is not known when it is compiled."""
 
-    def advance(evaluate, theta, state, system):
+    def advance(evaluate, theta, carry, system):
         return lax.cond(
-            state.steps < steps,
-            lambda s: relaxation.advance(evaluate, theta, s, system),
-            lambda s: s,
-            state,
+            carry.state.steps < steps,
+            lambda c: relaxation.advance(evaluate, theta, c, system),
+            lambda c: c,
+            carry,
         )
 
     return relaxation._replace(advance=advance)

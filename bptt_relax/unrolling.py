@@ -12,7 +12,7 @@ from bptt_relax import systems
 from bptt_relax._types import Array, PyTree, Scalar
 from bptt_relax.adjoints import Adjoint, Checkpointed, RecordFn, _floats
 from bptt_relax.outcomes import Outcome, RelaxationError
-from bptt_relax.relax import Relaxation, RelaxState, Theta, set_running
+from bptt_relax.relax import Relaxation, RelaxInfo, RelaxState, Theta, set_running
 from bptt_relax.systems import System
 
 
@@ -21,39 +21,47 @@ class Unrolled(NamedTuple):
 
     Attributes:
         state: where it ended.
+        info: what the last step reported.
         trace: what ``record`` kept of each step, stacked (T, ...).
-        outcome: () int, `outcomes.Outcome`.
-        residual: () largest force the relaxation last saw, eV/angstrom.
     """
 
     state: RelaxState
+    info: RelaxInfo
     trace: PyTree
-    outcome: Array
-    residual: Scalar
+
+    @property
+    def outcome(self) -> Array:
+        """() int, `outcomes.Outcome`."""
+        return self.state.outcome
+
+    @property
+    def residual(self) -> Scalar:
+        """() largest force the relaxation last saw, eV/angstrom."""
+        return self.info.max_force
 
 
 UnrolledFn = Callable[[Theta, RelaxState, System], Unrolled]
 
 
-def nothing(state: RelaxState) -> tuple[()]:
+def nothing(state: RelaxState, info: RelaxInfo) -> tuple[()]:
     """Record nothing."""
-    del state
+    del state, info
     return ()
 
 
-def scalars(state: RelaxState) -> dict[str, Array]:
+def scalars(state: RelaxState, info: RelaxInfo) -> dict[str, Array]:
     """Record energy, largest force, step length and the number of steps made."""
     return {
-        "energy": state.energy,
-        "max_force": state.max_force,
-        "step_norm": state.step_norm,
+        "energy": info.energy,
+        "max_force": info.max_force,
+        "step_norm": info.step_norm,
         "steps": state.steps,
     }
 
 
-def path(state: RelaxState) -> dict[str, Array]:
+def path(state: RelaxState, info: RelaxInfo) -> dict[str, Array]:
     """Record the scalars and the positions."""
-    return {**scalars(state), "positions": state.positions}
+    return {**scalars(state, info), "positions": state.positions}
 
 
 def unroll(
@@ -65,7 +73,7 @@ def unroll(
         relaxation: from `relax.relaxation`.
         num_steps: largest number of displacements.
         adjoint: how to differentiate; `adjoints.Checkpointed` when not given.
-        record: what to keep of each step: `nothing`, `scalars`, `path`, or any function of the state.
+        record: what to keep of each step: `nothing`, `scalars`, `path`, or any function of the state and the report.
 
     Returns:
         run(theta, state, system) -> `Unrolled`; pure, to be jitted, differentiated, mapped.
@@ -78,8 +86,8 @@ def unroll(
     steps = (Checkpointed() if adjoint is None else adjoint).build(relaxation, num_steps, record)
 
     def run(theta: Theta, state: RelaxState, system: System) -> Unrolled:
-        final, trace = steps(theta, state, system)
-        return Unrolled(final, trace, final.outcome, final.max_force)
+        final, trace = steps(theta, relaxation.carry(state), system)
+        return Unrolled(*final, trace)
 
     return run
 
@@ -129,21 +137,21 @@ def rebuild(state: RelaxState, system: System) -> Segment:
 
 def value_and_grad_through_rebuilds(
     run: UnrolledFn,
-    loss: Callable[[Theta, RelaxState, System], tuple[Scalar, Any]],
+    loss: Callable[[Theta, Unrolled, System], tuple[Scalar, Any]],
     theta: Theta,
     state: RelaxState,
     system: System,
     *,
     max_rebuilds: int = 20,
 ) -> tuple[tuple[Scalar, Any], Theta]:
-    """Loss of the relaxed state and its gradient through every segment and every rebuild.
+    """Loss of where a relaxation ends and its gradient through every segment and every rebuild.
 
     The neighbor list is a discrete choice without gradient, so the chain rule over segments is exact: each
     segment is differentiated with the list it ran on, last to first.
 
     Args:
         run: from `unroll`, best jitted.
-        loss: (theta, final state, system) -> (value, auxiliary).
+        loss: (theta, result of the last segment, its system) -> (value, auxiliary); the trace has no gradient.
         theta: parameters.
         state: from ``relaxation.init``.
         system: with neighbors.
@@ -157,21 +165,32 @@ def value_and_grad_through_rebuilds(
     """
     result, segments = relax_through_rebuilds(run, theta, state, system, max_rebuilds=max_rebuilds)
     floats, rest = _floats.split(result.state)
-    (value, aux), (gradient, cotangent) = jax.value_and_grad(
-        lambda t, f: loss(t, _floats.join(f, rest), segments[-1].system), argnums=(0, 1), has_aux=True
-    )(theta, floats)
+
+    def of_end(theta, floats, info):
+        end = result._replace(state=_floats.join(floats, rest), info=info)
+        return loss(theta, end, segments[-1].system)
+
+    (value, aux), (gradient, of_state, of_info) = jax.value_and_grad(of_end, argnums=(0, 1, 2), has_aux=True)(
+        theta, floats, result.info
+    )
     for segment in reversed(segments):
-        theta_gradient, cotangent = _pull_back(run, theta, segment, cotangent)
+        theta_gradient, of_state = _pull_back(run, theta, segment, of_state, of_info)
         gradient = jax.tree.map(jnp.add, gradient, theta_gradient)
+        # A segment starts from the state that the one before it reached, not from what that reported.
+        of_info = jax.tree.map(jnp.zeros_like, of_info)
     return (value, aux), gradient
 
 
 @partial(jax.jit, static_argnames="run")
-def _pull_back(run: UnrolledFn, theta: Theta, segment: Segment, cotangent: PyTree) -> tuple[Theta, PyTree]:
+def _pull_back(
+    run: UnrolledFn, theta: Theta, segment: Segment, of_state: PyTree, of_info: RelaxInfo
+) -> tuple[Theta, PyTree]:
+    """Cotangents of theta and of the first state of a segment, for those of its final state and report."""
     floats, rest = _floats.split(segment.state)
 
-    def final_floats(theta, floats):
-        return _floats.split(run(theta, _floats.join(floats, rest), segment.system).state)[0]
+    def end(theta, floats):
+        result = run(theta, _floats.join(floats, rest), segment.system)
+        return _floats.split(result.state)[0], result.info
 
-    _, pull = jax.vjp(final_floats, theta, floats)
-    return pull(cotangent)
+    _, pull = jax.vjp(end, theta, floats)
+    return pull((of_state, of_info))

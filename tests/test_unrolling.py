@@ -56,9 +56,10 @@ def started(theta, skin, relaxation=RELAXATION):
     return relaxation.init(theta, positions, system), system
 
 
-def loss(theta, state, system):
+def loss(theta, result, system):
     target = 0.3 * np.random.default_rng(1).normal(size=(4, 3))
-    value = jnp.sum((state.positions - target) ** 2) + 0.1 * state.energy + theta.potential["depth"] ** 2
+    distance = jnp.sum((result.state.positions - target) ** 2)
+    value = distance + 0.1 * result.info.energy + theta.potential["depth"] ** 2
     return value, system.masses[0]
 
 

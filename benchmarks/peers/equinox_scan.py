@@ -16,10 +16,10 @@ class EquinoxScan:
         """See `bptt_relax.adjoints.Adjoint.build`."""
         del record
 
-        def run(theta, state, system):
+        def run(theta, carry, system):
             final, _ = eqxi.scan(
-                lambda state, _: (relaxation.step(theta, state, system), None),
-                state,
+                lambda carry, _: (relaxation.advance(relaxation.evaluate, theta, carry, system), None),
+                carry,
                 None,
                 num_steps,
                 kind="checkpointed",

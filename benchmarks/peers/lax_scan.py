@@ -13,9 +13,12 @@ class LaxScan:
         """See `bptt_relax.adjoints.Adjoint.build`."""
         del record
 
-        def run(theta, state, system):
+        def run(theta, carry, system):
             final, _ = lax.scan(
-                lambda state, _: (relaxation.step(theta, state, system), None), state, None, length=num_steps
+                lambda carry, _: (relaxation.advance(relaxation.evaluate, theta, carry, system), None),
+                carry,
+                None,
+                length=num_steps,
             )
             return final, ()
 

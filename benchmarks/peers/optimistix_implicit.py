@@ -35,18 +35,21 @@ class OptimistixImplicit:
             forces = relaxation.evaluate(theta, positions, cell, system).forces
             return positions + STEP_SIZE * forces - (jnp.mean(positions, axis=0, keepdims=True) - center)
 
-        def run(theta, state, system):
+        def run(theta, carry, system):
             final, _ = lax.scan(
-                lambda state, _: (relaxation.step(theta, state, system), None), state, None, length=num_steps
+                lambda carry, _: (relaxation.advance(relaxation.evaluate, theta, carry, system), None),
+                carry,
+                None,
+                length=num_steps,
             )
-            final = lax.stop_gradient(final)
+            final, info = lax.stop_gradient(final)
             center = jnp.mean(final.positions, axis=0, keepdims=True)
             solution = optimistix.fixed_point(
                 descend,
                 # Any distance counts as converged: the relaxation is over, only the gradient is wanted.
                 optimistix.FixedPointIteration(rtol=jnp.inf, atol=jnp.inf),
                 final.positions,
-                args=(theta, system, state.cell, center),
+                args=(theta, system, carry.state.cell, center),
                 adjoint=optimistix.ImplicitAdjoint(
                     lineax.CG(rtol=TOLERANCE, atol=TYPICAL * TOLERANCE, max_steps=200)
                 ),
@@ -54,7 +57,7 @@ class OptimistixImplicit:
                 throw=False,
                 tags=frozenset({lineax.negative_semidefinite_tag}),
             )
-            return final._replace(positions=solution.value), ()
+            return carry._replace(state=final._replace(positions=solution.value), info=info), ()
 
         return run
 

@@ -1,6 +1,7 @@
 """Adjoints: how to differentiate through a relaxation."""
 
 from bptt_relax.adjoints._contract import Adjoint, RecordFn, RunFn
+from bptt_relax.adjoints._named import named
 from bptt_relax.adjoints.checkpointed import Checkpointed
 from bptt_relax.adjoints.frozen import FrozenGeometry
 from bptt_relax.adjoints.full import Full
@@ -20,4 +21,5 @@ __all__ = [
     "RunFn",
     "Truncated",
     "Usable",
+    "named",
 ]

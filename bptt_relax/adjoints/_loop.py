@@ -9,14 +9,14 @@ from jax import lax
 from bptt_relax._types import PyTree
 from bptt_relax.adjoints._contract import RecordFn, RunFn
 from bptt_relax.outcomes import Outcome
-from bptt_relax.relax import Relaxation, RelaxState, Theta
+from bptt_relax.relax import Carry, Relaxation, Theta
 from bptt_relax.relax._contract import EvaluateFn
 from bptt_relax.systems import System
 
-BodyFn = Callable[[Theta, RelaxState, System], RelaxState]
+BodyFn = Callable[[Theta, Carry, System], Carry]
 
-PullbackFn = Callable[[Theta, RelaxState, RelaxState, System, RelaxState], tuple[Theta, RelaxState]]
-"""(theta, first state, final state, system, cotangent of the final state) -> cotangents of theta and first state."""
+PullbackFn = Callable[[Theta, Carry, Carry, System, Carry], tuple[Theta, Carry]]
+"""(theta, first carry, final carry, system, cotangent of the final carry) -> cotangents of theta and first carry."""
 
 
 def limited_step(relaxation: Relaxation, num_steps: int, evaluate: EvaluateFn | None = None) -> BodyFn:
@@ -30,25 +30,30 @@ def limited_step(relaxation: Relaxation, num_steps: int, evaluate: EvaluateFn | 
     """
     evaluate = relaxation.evaluate if evaluate is None else evaluate
 
-    def step(theta: Theta, state: RelaxState, system: System) -> RelaxState:
+    def step(theta: Theta, carry: Carry, system: System) -> Carry:
+        state = carry.state
         # A relaxation leaves alone what has an outcome. A branch of our own around its branch would be traced,
         # differentiated and compiled once more.
         may_move = state.steps < num_steps
         held = jnp.where(may_move, state.outcome, int(Outcome.CONVERGED))
-        after = relaxation.advance(evaluate, theta, state._replace(outcome=held), system)
-        return after._replace(outcome=jnp.where(may_move, after.outcome, state.outcome))
+        after, info = relaxation.advance(
+            evaluate, theta, carry._replace(state=state._replace(outcome=held)), system
+        )
+        return Carry(after._replace(outcome=jnp.where(may_move, after.outcome, state.outcome)), info)
 
     return step
 
 
-def scan_steps(body: BodyFn, length: int, record: RecordFn, theta: Theta, state: RelaxState, system: System):
-    """Run ``body`` ``length`` times and stack what ``record`` keeps of each new state."""
+def scan_steps(
+    body: BodyFn, length: int, record: RecordFn, theta: Theta, carry: Carry, system: System
+) -> tuple[Carry, PyTree]:
+    """Run ``body`` ``length`` times and stack what ``record`` keeps of each step."""
 
-    def one(state: RelaxState, _):
-        state = body(theta, state, system)
-        return state, record(state)
+    def one(carry: Carry, _):
+        carry = body(theta, carry, system)
+        return carry, record(*carry)
 
-    return lax.scan(one, state, None, length=length)
+    return lax.scan(one, carry, None, length=length)
 
 
 def scan_with_pullback(body: BodyFn, length: int, record: RecordFn, pullback: PullbackFn) -> RunFn:
@@ -63,16 +68,16 @@ def scan_with_pullback(body: BodyFn, length: int, record: RecordFn, pullback: Pu
         pullback: the reverse mode of the whole run.
     """
 
-    def run(theta: Theta, state: RelaxState, system: System) -> tuple[RelaxState, PyTree]:
-        return scan_steps(body, length, record, theta, state, system)
+    def run(theta: Theta, carry: Carry, system: System) -> tuple[Carry, PyTree]:
+        return scan_steps(body, length, record, theta, carry, system)
 
-    def forward(theta, state, system):
-        final, trace = run(theta, state, system)
-        return (final, trace), (theta, state, final, system)
+    def forward(theta, carry, system):
+        final, trace = run(theta, carry, system)
+        return (final, trace), (theta, carry, final, system)
 
     def backward(residuals, cotangents):
-        theta, state, final, system = residuals
-        return *pullback(theta, state, final, system, cotangents[0]), None
+        theta, carry, final, system = residuals
+        return *pullback(theta, carry, final, system, cotangents[0]), None
 
     with_pullback = jax.custom_vjp(run)
     with_pullback.defvjp(forward, backward)

@@ -1,14 +1,15 @@
 """Exact reverse mode that stores states instead of intermediates and recomputes the rest."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, isqrt
-from typing import Literal
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from bptt_relax.adjoints._contract import RecordFn, RunFn
+from bptt_relax.adjoints._contract import Adjoint, RecordFn, RunFn
 from bptt_relax.adjoints._loop import BodyFn, limited_step, scan_steps
 from bptt_relax.relax import Relaxation
 
@@ -17,7 +18,7 @@ _keep_evaluation = jax.checkpoint_policies.save_only_these_names(_EVALUATED)
 
 
 @dataclass(frozen=True)
-class Checkpointed:
+class Checkpointed(Adjoint):
     """Store what each step starts from; recompute the rest on the way back. Exact.
 
     Attributes:
@@ -40,6 +41,8 @@ class Checkpointed:
         Griewank and Walther, doi:10.1145/347837.347846.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("full",)
+
     what: Literal["step", "force", "segments"] = "step"
     segment: int | None = None
 
@@ -51,14 +54,37 @@ class Checkpointed:
         if self.segment is not None and self.segment < 1:
             raise ValueError(f"segment must be a positive number of steps, got {self.segment}")
 
+    @classmethod
+    def from_name(cls, word: str, steps: int | None, arguments: Mapping[str, Any]) -> Self:
+        """See `Adjoint.from_name`: the fastest way to the full gradient."""
+        del word, steps, arguments
+        return cls("force")
+
+    @property
+    def name(self) -> str:
+        """See `Adjoint.name`."""
+        return "full"
+
+    @property
+    def leaner(self) -> tuple[Adjoint, ...]:
+        """See `Adjoint.leaner`."""
+        return () if self.what == "segments" else (Checkpointed("segments"),)
+
+    def stored_states(self, num_steps: int) -> int:
+        """See `Adjoint.stored_states`."""
+        if self.what != "segments":
+            return num_steps
+        length = self.segment_length(num_steps)
+        return ceil(num_steps / length) + length
+
     def build(self, relaxation: Relaxation, num_steps: int, record: RecordFn) -> RunFn:
         """See `Adjoint.build`."""
         if self.what == "segments":
             return _segmented(relaxation, num_steps, self.segment_length(num_steps), record)
         step = checkpointed_step(relaxation, num_steps, lean=self.what == "force")
 
-        def run(theta, state, system):
-            return scan_steps(step, num_steps, record, theta, state, system)
+        def run(theta, carry, system):
+            return scan_steps(step, num_steps, record, theta, carry, system)
 
         return run
 
@@ -68,7 +94,7 @@ class Checkpointed:
 
 
 def checkpointed_step(relaxation: Relaxation, num_steps: int, *, lean: bool) -> BodyFn:
-    """One step that stores its input state and, when lean, what the potential said there."""
+    """One step that stores its input and, when lean, what the potential said there."""
     # Inside a scan nothing can be shared between the two passes, so the barrier against it is not needed.
     if not lean or relaxation.evaluate_lean is None:
         return jax.checkpoint(limited_step(relaxation, num_steps), prevent_cse=False)
@@ -84,15 +110,15 @@ def checkpointed_step(relaxation: Relaxation, num_steps: int, *, lean: bool) -> 
 def _segmented(relaxation: Relaxation, num_steps: int, length: int, record: RecordFn) -> RunFn:
     step = checkpointed_step(relaxation, num_steps, lean=True)
 
-    def segment(theta, state, system):
-        return scan_steps(step, length, record, theta, state, system)
+    def segment(theta, carry, system):
+        return scan_steps(step, length, record, theta, carry, system)
 
     segment = jax.checkpoint(segment, prevent_cse=False)
     count = ceil(num_steps / length)
 
-    def run(theta, state, system):
+    def run(theta, carry, system):
         # The last segment may be longer than what is left: beyond num_steps a step is the identity.
-        final, trace = lax.scan(lambda s, _: segment(theta, s, system), state, None, length=count)
+        final, trace = lax.scan(lambda c, _: segment(theta, c, system), carry, None, length=count)
         flat = jax.tree.map(lambda x: x.reshape(count * length, *x.shape[2:])[:num_steps], trace)
         return final, flat
 

@@ -1,16 +1,17 @@
 """The stop-gradient baseline: force fitting at the structure that was reached."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from bptt_relax.adjoints import _floats
-from bptt_relax.adjoints._contract import RecordFn, RunFn
+from bptt_relax.adjoints._contract import Adjoint, RecordFn, RunFn
 from bptt_relax.adjoints._loop import limited_step, scan_with_pullback
 from bptt_relax.adjoints.implicit import pull_back_forces, require_fixed_cell
-from bptt_relax.relax import Relaxation
+from bptt_relax.relax import Carry, Relaxation
 
 
 @dataclass(frozen=True)
-class FrozenGeometry:
+class FrozenGeometry(Adjoint):
     """Differentiate one plain step s * F taken from the final structure, which itself carries no gradient.
 
     x* + s * F(x*, theta) with x* held: for the cotangent g of x* the gradient is s * g . dF/dtheta. It is `Implicit`
@@ -29,11 +30,26 @@ class FrozenGeometry:
         alternates minimization and fitting at frozen geometry: doi:10.1021/acs.jctc.2c00363.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("frozen",)
+    needs_fixed_cell: ClassVar[bool] = True
+    needs_convergence: ClassVar[bool] = True
+    trains_rule: ClassVar[bool] = False
+
     step_size: float = 0.05
 
     def __post_init__(self):
         if not self.step_size > 0:
             raise ValueError(f"step_size must be positive, got {self.step_size}")
+
+    @property
+    def name(self) -> str:
+        """See `Adjoint.name`."""
+        return "frozen"
+
+    def stored_states(self, num_steps: int) -> int:
+        """See `Adjoint.stored_states`."""
+        del num_steps
+        return 0
 
     def build(self, relaxation: Relaxation, num_steps: int, record: RecordFn) -> RunFn:
         """See `Adjoint.build`.
@@ -43,11 +59,13 @@ class FrozenGeometry:
         """
         require_fixed_cell(relaxation, self)
 
-        def pullback(theta, state, final, system, cotangent):
+        def pullback(theta, carry, final, system, cotangent):
+            force = self.step_size * cotangent.state.positions
             gradient, through_cell = pull_back_forces(
-                relaxation, theta, final, system, self.step_size * cotangent.positions, cotangent.energy
+                relaxation, theta, final.state, system, force, cotangent.info.energy
             )
-            zeros = _floats.zero_cotangents(state)
-            return gradient, zeros._replace(cell=cotangent.cell + through_cell)
+            zeros: Carry = _floats.zero_cotangents(carry)
+            cell = cotangent.state.cell + through_cell
+            return gradient, zeros._replace(state=zeros.state._replace(cell=cell))
 
         return scan_with_pullback(limited_step(relaxation, num_steps), num_steps, record, pullback)

@@ -1,12 +1,14 @@
 """A differentiated window that chooses the basin, an implicit gradient that says where in it the minimum lies."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 
 from bptt_relax.adjoints import _floats
-from bptt_relax.adjoints._contract import RecordFn, RunFn
+from bptt_relax.adjoints._contract import Adjoint, RecordFn, RunFn, own_arguments
 from bptt_relax.adjoints.implicit import Implicit, Usable, require_fixed_cell, require_solver
 from bptt_relax.adjoints.truncated import window_then
 from bptt_relax.relax import Relaxation
@@ -14,7 +16,7 @@ from bptt_relax.trees import where
 
 
 @dataclass(frozen=True)
-class Guided:
+class Guided(Adjoint):
     """Unroll the first K displacements and differentiate the fixed point that they lead to implicitly.
 
     The exact derivative of a relaxation that has converged is the implicit one alone: within a basin the end does not
@@ -45,6 +47,10 @@ class Guided:
         ValueError: an argument is out of range.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("guided_K",)
+    needs_fixed_cell: ClassVar[bool] = True
+    needs_convergence: ClassVar[bool] = True
+
     window: int
     weight: float = 0.5
     implicit: Implicit = field(default_factory=Implicit)
@@ -55,6 +61,21 @@ class Guided:
         if not 0 <= self.weight <= 1:
             raise ValueError(f"weight must lie between 0 and 1, got {self.weight}")
 
+    @classmethod
+    def from_name(cls, word: str, steps: int | None, arguments: Mapping[str, Any]) -> Self:
+        """See `Adjoint.from_name`; arguments of `Implicit` are those of its own."""
+        implicit = Implicit.from_name("implicit", None, arguments)
+        return cls(**({"implicit": implicit} | own_arguments(cls, arguments) | {"window": steps}))
+
+    @property
+    def name(self) -> str:
+        """See `Adjoint.name`."""
+        return f"guided_{self.window}"
+
+    def stored_states(self, num_steps: int) -> int:
+        """See `Adjoint.stored_states`."""
+        return min(self.window, num_steps)
+
     def build(self, relaxation: Relaxation, num_steps: int, record: RecordFn) -> RunFn:
         """See `Adjoint.build`.
 
@@ -64,17 +85,20 @@ class Guided:
         require_fixed_cell(relaxation, self)
         require_solver(relaxation, self.implicit)
 
-        def pullback(theta, state, final, system, cotangent):
-            del state
-            gradient, cell, report = self.implicit.pull_back(relaxation, theta, final, system, cotangent)
+        def pullback(theta, carry, final, system, cotangent):
+            del carry
+            gradient, cell, report = self.implicit.pull_back(
+                relaxation, theta, final.state, system, cotangent
+            )
             usable = report.usable == Usable.YES
             w = jnp.where(usable, self.weight, 1.0)
             # Selected first: what is refused may be NaN, and NaN times zero is NaN.
             gradient, cell = where(usable, (gradient, cell), jax.tree.map(jnp.zeros_like, (gradient, cell)))
             weighted = _floats.scale_cotangents(w, cotangent)
+            whole_cell = weighted.state.cell + (1 - w) * cell
             return (
                 _floats.scale_cotangents(1 - w, gradient),
-                weighted._replace(cell=weighted.cell + (1 - w) * cell),
+                weighted._replace(state=weighted.state._replace(cell=whole_cell)),
             )
 
         return window_then(relaxation, min(self.window, num_steps), num_steps, record, pullback)

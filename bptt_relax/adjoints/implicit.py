@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from bptt_relax.adjoints._loop import limited_step, scan_steps, scan_with_pullba
 from bptt_relax.adjoints.checkpointed import checkpointed_step
 from bptt_relax.adjoints.curvature import curvature
 from bptt_relax.outcomes import RelaxationError
-from bptt_relax.relax import Relaxation, RelaxState, Theta
+from bptt_relax.relax import Carry, Relaxation, RelaxState, Theta
 from bptt_relax.systems import System
 from bptt_relax.trees import safe_norm, where
 
@@ -79,7 +79,7 @@ class ImplicitReport(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Implicit:
+class Implicit(Adjoint):
     """Differentiate F(x*, theta) = 0 instead of the steps that led there.
 
     With A = -dF/dx (the Hessian), dx*/dtheta = A^-1 dF/dtheta. For the cotangent g of x*, one solves A^T y = P g
@@ -111,6 +111,11 @@ class Implicit:
         Maliyov, Grigorev and Swinburne, arXiv:2407.02414. Blondel et al., arXiv:2105.15183.
     """
 
+    names: ClassVar[tuple[str, ...]] = ("implicit",)
+    needs_fixed_cell: ClassVar[bool] = True
+    needs_convergence: ClassVar[bool] = True
+    trains_rule: ClassVar[bool] = False
+
     force_tolerance: float = 1e-3
     on_unusable: Literal["nan", "zero", "unroll"] = "nan"
     solver: SolverName | None = None
@@ -130,6 +135,15 @@ class Implicit:
         if self.damping < 0:
             raise ValueError(f"damping must not be negative, got {self.damping}")
 
+    @property
+    def name(self) -> str:
+        """See `Adjoint.name`."""
+        return "implicit"
+
+    def stored_states(self, num_steps: int) -> int:
+        """See `Adjoint.stored_states`: none, unless it unrolls where it can't be used."""
+        return num_steps if self.on_unusable == "unroll" else 0
+
     def build(self, relaxation: Relaxation, num_steps: int, record: RecordFn) -> RunFn:
         """See `Adjoint.build`.
 
@@ -139,38 +153,38 @@ class Implicit:
         require_fixed_cell(relaxation, self)
         require_solver(relaxation, self)
 
-        def unrolled(theta, state, system, cotangent):
+        def unrolled(theta, carry, system, cotangent):
             step = checkpointed_step(relaxation, num_steps, lean=True)
-            floats, rest = _floats.split(state)
+            floats, rest = _floats.split(carry)
 
             def end(theta, floats):
                 final, _ = scan_steps(
-                    step, num_steps, lambda _: (), theta, _floats.join(floats, rest), system
+                    step, num_steps, lambda *_: (), theta, _floats.join(floats, rest), system
                 )
                 return _floats.split(final)[0]
 
             return jax.vjp(end, theta, floats)[1](_floats.split(cotangent)[0])
 
-        def pullback(theta, state, final, system, cotangent):
-            zeros = _floats.zero_cotangents(state)
-            gradient, cell, report = self.pull_back(relaxation, theta, final, system, cotangent)
-            usable = (report.usable == Usable.YES) | ~_wanted(cotangent)
+        def pullback(theta, carry, final, system, cotangent):
+            zeros: Carry = _floats.zero_cotangents(carry)
+            gradient, cell, report = self.pull_back(relaxation, theta, final.state, system, cotangent)
+            usable = (report.usable == Usable.YES) | ~_depends_on_fixed_point(cotangent)
             if self.on_unusable == "unroll":
-                here, rest = _floats.split(zeros._replace(cell=cell))
+                here, rest = _floats.split(zeros._replace(state=zeros.state._replace(cell=cell)))
                 gradient, floats = lax.cond(
-                    usable, lambda: (gradient, here), lambda: unrolled(theta, state, system, cotangent)
+                    usable, lambda: (gradient, here), lambda: unrolled(theta, carry, system, cotangent)
                 )
                 return gradient, _floats.join(floats, rest)
             refused = jnp.nan if self.on_unusable == "nan" else 0.0
             gradient, cell = where(
                 usable, (gradient, cell), jax.tree.map(lambda x: jnp.full_like(x, refused), (gradient, cell))
             )
-            return gradient, zeros._replace(cell=cell)
+            return gradient, zeros._replace(state=zeros.state._replace(cell=cell))
 
         return scan_with_pullback(limited_step(relaxation, num_steps), num_steps, record, pullback)
 
     def pull_back(
-        self, relaxation: Relaxation, theta: Theta, final: RelaxState, system: System, cotangent: RelaxState
+        self, relaxation: Relaxation, theta: Theta, final: RelaxState, system: System, cotangent: Carry
     ) -> tuple[Theta, Array, ImplicitReport]:
         """Cotangents of theta and of the cell, and what they rest on.
 
@@ -179,7 +193,7 @@ class Implicit:
             theta: parameters.
             final: where the relaxation ended.
             system: the structure.
-            cotangent: of the final state; those of positions, energy and cell are read.
+            cotangent: of the end; those of positions, cell and energy are read.
         """
         conservative = relaxation.conservative
         remove_rigid = conservative if self.remove_rigid is None else self.remove_rigid
@@ -189,7 +203,7 @@ class Implicit:
         solution = _linear.solve(
             solver,
             lambda v: here.transposed(v) + self.damping * v,
-            here.project(cotangent.positions),
+            here.project(cotangent.state.positions),
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
         )
@@ -202,9 +216,9 @@ class Implicit:
         usable = jnp.where(converged, usable, Usable.NOT_CONVERGED)
         report = ImplicitReport(usable, max_force, solution.residual, solution.iterations)
         gradient, through_cell = pull_back_forces(
-            relaxation, theta, final, system, solution.x, cotangent.energy
+            relaxation, theta, final, system, solution.x, cotangent.info.energy
         )
-        return gradient, cotangent.cell + through_cell, report
+        return gradient, cotangent.state.cell + through_cell, report
 
     def report(
         self, relaxation: Relaxation, theta: Theta, final: RelaxState, system: System, cotangent: Array
@@ -218,8 +232,9 @@ class Implicit:
             system: the structure.
             cotangent: (N, 3) derivative of the loss with respect to the final positions.
         """
-        nothing = jax.tree.map(jnp.zeros_like, final)
-        return self.pull_back(relaxation, theta, final, system, nothing._replace(positions=cotangent))[2]
+        nothing: Carry = jax.tree.map(jnp.zeros_like, relaxation.carry(final))
+        asked = nothing._replace(state=nothing.state._replace(positions=cotangent))
+        return self.pull_back(relaxation, theta, final, system, asked)[2]
 
 
 def pull_back_forces(
@@ -262,6 +277,6 @@ def require_solver(relaxation: Relaxation, implicit: Implicit) -> None:
         )
 
 
-def _wanted(cotangent: RelaxState) -> Array:
-    """Whether anything is asked of the final state that the fixed point decides; the cell it only hands on."""
-    return jnp.any(cotangent.positions != 0) | (cotangent.energy != 0)
+def _depends_on_fixed_point(cotangent: Carry) -> Array:
+    """Whether the loss sees what the fixed point decides: positions or energy. The cell is that of the start."""
+    return jnp.any(cotangent.state.positions != 0) | (cotangent.info.energy != 0)

@@ -6,48 +6,30 @@ from bptt_relax.analysis.consistency import check_potential
 from bptt_relax.analysis.gradcheck import GradientReport, gradcheck
 from bptt_relax.analysis.linearized import LinearStep, linearized_step
 from bptt_relax.analysis.memory import (
-    FASTEST_FIRST,
-    MemoryModel,
-    Option,
-    Plan,
-    adjoint_name,
-    fit_memory,
     is_out_of_memory,
-    plan,
-    plan_measured,
     program_bytes,
     temporary_bytes,
-    with_fallback,
 )
 from bptt_relax.analysis.spectrum import Extremes, StepSpectrum, hessian_extremes, step_spectrum
 from bptt_relax.analysis.stability import Stability, stability
 
 __all__ = [
-    "FASTEST_FIRST",
     "Certificate",
     "Check",
     "Extremes",
     "GradientReport",
     "LinearStep",
-    "MemoryModel",
-    "Option",
-    "Plan",
     "Stability",
     "StepSpectrum",
-    "adjoint_name",
     "check_potential",
-    "fit_memory",
     "format_certificate",
     "gradcheck",
     "hessian_extremes",
     "is_out_of_memory",
     "linearized_step",
-    "plan",
-    "plan_measured",
     "program_bytes",
     "selftest",
     "stability",
     "step_spectrum",
     "temporary_bytes",
-    "with_fallback",
 ]

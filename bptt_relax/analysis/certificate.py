@@ -79,10 +79,11 @@ def selftest(
     rng = np.random.default_rng(seed)
     target = case.positions + 0.05 * rng.normal(size=case.positions.shape)
 
-    def loss(theta, state, system):
+    def loss(theta, result, system):
         # Mass-weighted as Delta Q, and seeing rigid motions too: all of the end state is compared.
         del theta
-        d = jnp.where(system.free, state.positions - jnp.asarray(target, state.positions.dtype), 0.0)
+        end = result.state.positions
+        d = jnp.where(system.free, end - jnp.asarray(target, end.dtype), 0.0)
         return safe_sqrt(jnp.sum(system.masses[:, None] * d**2))
 
     run = unrolling.unroll(relax_here, num_steps, Checkpointed() if adjoint is None else adjoint)

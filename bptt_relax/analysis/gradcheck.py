@@ -11,12 +11,12 @@ from bptt_relax._precision import precision
 from bptt_relax._types import Array, Positions, PyTree, Scalar
 from bptt_relax.analysis._check import Check, check, failures, note, to_device, to_host
 from bptt_relax.outcomes import Outcome, explain
-from bptt_relax.relax import Relaxation, RelaxState, Theta
+from bptt_relax.relax import Relaxation, Theta
 from bptt_relax.systems import System
-from bptt_relax.unrolling import UnrolledFn
+from bptt_relax.unrolling import Unrolled, UnrolledFn
 
-LossFn = Callable[[Theta, RelaxState, System], Scalar]
-"""(theta, final state, system) -> loss (). Pass reference arrays in numpy: the check runs in two precisions."""
+LossFn = Callable[[Theta, Unrolled, System], Scalar]
+"""(theta, result, system) -> loss (). Pass reference arrays in numpy: the check runs in two precisions."""
 
 
 class GradientReport(NamedTuple):
@@ -59,7 +59,7 @@ def gradcheck(
         theta: parameters.
         positions: (N, 3) angstrom, the start.
         system: with neighbors.
-        loss: of the final state.
+        loss: of the result.
         num_directions: random directions in the parameters of the potential.
         step: of the differences, relative to the size of the parameters.
         tolerance: on the relative error in double precision.
@@ -71,7 +71,7 @@ def gradcheck(
 
     def value(theta: Theta, positions: Positions, system: System):
         result = run(theta, relaxation.init(theta, positions, system), system)
-        return loss(theta, result.state, system), (result.outcome, result.state.steps)
+        return loss(theta, result, system), (result.outcome, result.state.steps)
 
     # Each is compiled anew for each precision it is called in.
     differentiated, evaluated = jax.jit(jax.value_and_grad(value, has_aux=True)), jax.jit(value)

@@ -1,4 +1,4 @@
-"""A step as a linear map, whole: for cells of up to a few hundred atoms, whose every direction can be looked at.
+"""The whole Jacobian of a step: for cells of up to a few hundred atoms, where it can be built and diagonalized.
 
 Near a structure x, a relaxation is x + d <- x + J d + s with the step s it makes from x itself. J says whether
 differences shrink, s by how much x is not a fixed point; and along a mode of stiffness l in which the force is f, the
@@ -15,7 +15,7 @@ from jax import lax
 
 from bptt_relax._types import Cell, Positions
 from bptt_relax.adjoints.curvature import rigid_modes
-from bptt_relax.relax import Relaxation, RelaxState, Theta, set_running
+from bptt_relax.relax import Relaxation, Theta, set_running
 from bptt_relax.relax._contract import Evaluation
 from bptt_relax.systems import System
 from bptt_relax.trees import safe_norm
@@ -73,7 +73,7 @@ def linearized_step(relaxation: Relaxation) -> LinearizeFn:
     """
     if relaxation.moves_cell:
         raise ValueError(
-            "linearized_step looks at positions in a given cell, and this relaxation moves the cell"
+            "linearized_step differentiates positions in a given cell, and this relaxation moves the cell"
         )
 
     @jax.jit
@@ -103,13 +103,12 @@ def linearized_step(relaxation: Relaxation) -> LinearizeFn:
             changed = list(leaves)
             for row, i in zip(moving, rows, strict=True):
                 changed[i] = row
-            after: RelaxState = relaxation.advance(
-                linear, theta, jax.tree.unflatten(structure, changed), system
-            )
+            carry = relaxation.carry(jax.tree.unflatten(structure, changed))
+            after, _ = relaxation.advance(linear, theta, carry, system)
             return jnp.stack([jax.tree.leaves(after)[i] for i in rows]), after.steps
 
         whole, steps = jax.jacfwd(step, has_aux=True)(jnp.stack([leaves[i] for i in rows]))
-        after = relaxation.advance(linear, theta, state, system)
+        after, _ = relaxation.advance(linear, theta, relaxation.carry(state), system)
         rigid = rigid_modes(positions, system.cell, system, rotations=relaxation.conservative)
         largest = jnp.max(safe_norm(forces))
         moves = (steps > state.steps) & ~here.overflow

@@ -1,4 +1,4 @@
-"""What a model is asked about chemistry it was not tuned on: crystals squeezed and rattled, pairs pushed together.
+"""Structures of chemistry that a model was not tuned on: crystals squeezed and rattled, pairs pushed together.
 
 All crystals share one padded size and all pairs another: two compilations serve every model that is compared.
 """

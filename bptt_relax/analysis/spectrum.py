@@ -150,13 +150,14 @@ def step_spectrum(
         changed = list(leaves)
         for row, i in zip(rows, moving, strict=True):
             changed[i] = row
-        after = jax.tree.leaves(relaxation.step(theta, jax.tree.unflatten(structure, changed), system))
+        after, _ = relaxation.step(theta, jax.tree.unflatten(structure, changed), system)
+        after = jax.tree.leaves(after)
         return jnp.stack([after[i] for i in moving])
 
     def projected(rows: Array) -> Array:
         return jnp.stack([project(row) for row in rows])
 
-    if int(relaxation.step(theta, state, system).steps) == int(state.steps):
+    if int(relaxation.step(theta, state, system).state.steps) == int(state.steps):
         raise ValueError(
             "the relaxation makes no step from this state: build it without tolerances, and check the neighbors"
         )

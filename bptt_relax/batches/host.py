@@ -1,4 +1,4 @@
-"""What happens to one structure on the host: it is prepared, its neighbors are rebuilt, and its end is taken down."""
+"""What happens to one structure on the host: it is prepared, its neighbors are rebuilt, and its end is recorded."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,6 @@ from bptt_relax.batches.settling import Progress, Visits
 from bptt_relax.neighbors import GraphSpec
 from bptt_relax.outcomes import Outcome
 from bptt_relax.relax import Relaxation, Theta, set_running
-from bptt_relax.relax.variable_cell import CellState
 from bptt_relax.systems import Layout, Structure, System
 
 MAX_REBUILDS = 100
@@ -51,7 +50,7 @@ class Job:
 
 
 class Host:
-    """Prepares structures and takes down where they end.
+    """Prepares structures, rebuilds their neighbors and records where they end.
 
     Args:
         relaxation: how they move.
@@ -85,7 +84,7 @@ class Host:
         return Job(index, layout, self._start(self.theta, positions, system), system)
 
     def take(self, job: Job, progress: Progress, visits: Visits) -> bool:
-        """Take down what a call of the program made of a job; rebuilds its neighbors where that is asked for.
+        """Record what a call of the program made of a job; rebuilds its neighbors where they are stale.
 
         Returns:
             Whether the job is over. If not, its layout may have grown.
@@ -104,21 +103,24 @@ class Host:
 
     def close(self, job: Job) -> Final:
         """Where the job ended."""
-        structure, state = self._structures[job.index], jax.device_get(job.progress.state)
+        structure, (state, info, _) = self._structures[job.index], jax.device_get(job.progress)
         n = len(structure.species)
         cell = np.asarray(state.cell, float) if self._moves_cell else structure.cell
         moved = np.asarray(state.positions, float)[:n]
         # What is held stays to the last digit, also where the device computes in single precision.
         held = ~structure.free if not self._moves_cell else np.zeros_like(structure.free)
         positions = np.where(held, structure.positions, moved)
-        stress = state.rule.max_stress if isinstance(state.rule, CellState) else None
         usable = int(state.outcome) < Outcome.STALE_NEIGHBORS
         return Final(
             index=job.index,
             structure=structure._replace(positions=positions, cell=cell),
-            energy=float(state.energy) if usable else float("nan"),
-            max_force=float(state.max_force) if usable else float("nan"),
-            max_stress=None if stress is None else float(stress) if usable else float("nan"),
+            energy=float(info.energy) if usable else float("nan"),
+            max_force=float(info.max_force) if usable else float("nan"),
+            max_stress=None
+            if info.max_stress is None
+            else float(info.max_stress)
+            if usable
+            else float("nan"),
             steps=int(state.steps),
             outcome=Outcome(int(state.outcome)),
             rebuilds=job.rebuilds,
@@ -145,7 +147,7 @@ class Host:
             skin=self._skin,
             capacity=job.layout.capacity,
         )
-        job.progress = Progress(set_running(state), job.progress.finished)
+        job.progress = job.progress._replace(state=set_running(state))
         job.rebuilds += 1
         job.steps_at_rebuild = int(state.steps)
         return True

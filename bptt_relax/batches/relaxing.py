@@ -19,7 +19,7 @@ from bptt_relax.relax import Relaxation, Theta
 from bptt_relax.systems import Structure
 
 CHUNK_IN_TURN = 32
-"""Evaluations between two looks at whether to stop."""
+"""Evaluations between two checks of whether to stop."""
 
 CHUNK_SIDE_BY_SIDE = 8
 """Evaluations before finished structures are replaced: longer wastes slots, shorter waits for the host."""
@@ -30,7 +30,7 @@ class RelaxMany:
 
     One program is compiled per bucket, and kept for the next call. No step is made for a structure that has
     converged; where neighbors become stale they are rebuilt on the host, and the relaxation goes on. A structure that
-    fails says so in its outcome and leaves the others theirs.
+    fails says so in its outcome and changes nothing for the others.
 
     Args:
         relaxation: with the tolerances at which a structure counts as converged.

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from bptt_relax._types import Array, Positions, PyTree
+from bptt_relax.adjoints import RecordFn
 from bptt_relax.outcomes import Outcome
-from bptt_relax.relax import Relaxation, RelaxState, Theta, set_running
-from bptt_relax.relax.variable_cell import CellState
+from bptt_relax.relax import Carry, Relaxation, RelaxInfo, RelaxState, Theta, set_running
 from bptt_relax.systems import System
 from bptt_relax.trees import where
 
@@ -23,11 +23,13 @@ class Progress(NamedTuple):
     """How far the relaxation of one structure is.
 
     Attributes:
-        state: of the relaxation. Once finished, its energy, forces and stress are those of where it ended.
+        state: of the relaxation.
+        info: what was last reported. Once finished, its energy, forces and stress are those of where it ended.
         finished: () bool, nothing is left to do. False with outcome STALE_NEIGHBORS: rebuild and go on.
     """
 
     state: RelaxState
+    info: RelaxInfo
     finished: Array
 
 
@@ -48,23 +50,21 @@ SettleFn = Callable[[Theta, Progress, System], tuple[Progress, Visits]]
 
 def begin(relaxation: Relaxation, theta: Theta, positions: Positions, system: System) -> Progress:
     """Before the first step."""
-    return Progress(relaxation.init(theta, positions, system), jnp.asarray(False))
+    return Progress(*relaxation.carry(relaxation.init(theta, positions, system)), jnp.asarray(False))
 
 
-def nothing(state: RelaxState) -> PyTree:
+def nothing(state: RelaxState, info: RelaxInfo) -> PyTree:
     """Record nothing."""
-    del state
+    del state, info
     return ()
 
 
-def whole_path(state: RelaxState) -> PyTree:
+def whole_path(state: RelaxState, info: RelaxInfo) -> PyTree:
     """Record positions and cell with their energy and largest force."""
-    return state.positions, state.cell, state.energy, state.max_force
+    return state.positions, state.cell, info.energy, info.max_force
 
 
-def settle(
-    relaxation: Relaxation, num_steps: int, chunk: int, record: Callable[[RelaxState], PyTree] = nothing
-) -> SettleFn:
+def settle(relaxation: Relaxation, num_steps: int, chunk: int, record: RecordFn = nothing) -> SettleFn:
     """Build a function that relaxes one structure as far as it can, for at most ``chunk`` evaluations.
 
     The end is evaluated too, as ASE does it: after the last step, energy and forces are those of where it ended, and
@@ -80,24 +80,24 @@ def settle(
         (theta, progress, system) -> (progress, visits); identity on what is finished or stale.
     """
 
-    def one(theta: Theta, state: RelaxState, system: System) -> tuple[Progress, Array, RelaxState]:
+    def one(theta: Theta, progress: Progress, system: System) -> tuple[Progress, Array, Carry]:
+        state, info, _ = progress
         may_move = (state.outcome == Outcome.RUNNING) & (state.steps < num_steps)
-        moved = relaxation.step(theta, set_running(state), system)
-        arrived = (moved.outcome == Outcome.CONVERGED) & (moved.steps == state.steps)
-        seen = moved.outcome < Outcome.STALE_NEIGHBORS
-        here = state._replace(energy=moved.energy, max_force=moved.max_force)
-        outcome = jnp.where(seen, jnp.where(arrived, Outcome.CONVERGED, state.outcome), moved.outcome)
-        looked = here._replace(
-            outcome=outcome.astype(state.outcome.dtype), rule=_with_stress(state.rule, moved.rule)
-        )
-        over = ~may_move | arrived | (moved.outcome == Outcome.NOT_FINITE)
-        finished = over & (moved.outcome != Outcome.STALE_NEIGHBORS)
-        return Progress(where(may_move, moved, looked), finished), seen, here
+        moved = relaxation.advance(relaxation.evaluate, theta, Carry(set_running(state), info), system)
+        after = moved.state
+        arrived = (after.outcome == Outcome.CONVERGED) & (after.steps == state.steps)
+        seen = after.outcome < Outcome.STALE_NEIGHBORS
+        # Where no step may be made, the evaluation counts and the step that went with it does not.
+        here = moved.info._replace(step_norm=info.step_norm)
+        outcome = jnp.where(seen, jnp.where(arrived, Outcome.CONVERGED, state.outcome), after.outcome)
+        evaluated = Carry(state._replace(outcome=outcome.astype(state.outcome.dtype)), here)
+        over = ~may_move | arrived | (after.outcome == Outcome.NOT_FINITE)
+        finished = over & (after.outcome != Outcome.STALE_NEIGHBORS)
+        return Progress(*where(may_move, moved, evaluated), finished), seen, Carry(state, here)
 
     def run(theta: Theta, progress: Progress, system: System) -> tuple[Progress, Visits]:
-        buffers = jax.tree.map(
-            lambda leaf: jnp.zeros((chunk, *leaf.shape), leaf.dtype), jax.eval_shape(record, progress.state)
-        )
+        kept = jax.eval_shape(record, progress.state, progress.info)
+        buffers = jax.tree.map(lambda leaf: jnp.zeros((chunk, *leaf.shape), leaf.dtype), kept)
 
         def going(carry) -> Array:
             calls, progress, _ = carry
@@ -106,9 +106,9 @@ def settle(
 
         def body(carry):
             calls, progress, visits = carry
-            progress, seen, here = one(theta, progress.state, system)
+            progress, seen, here = one(theta, progress, system)
             # What could not be evaluated is overwritten by the next one, or not counted.
-            kept = jax.tree.map(lambda rows, row: rows.at[visits.count].set(row), visits.kept, record(here))
+            kept = jax.tree.map(lambda rows, row: rows.at[visits.count].set(row), visits.kept, record(*here))
             return calls + 1, progress, Visits(visits.count + seen.astype(jnp.int32), kept)
 
         zero = jnp.zeros((), jnp.int32)
@@ -116,8 +116,3 @@ def settle(
         return progress, visits
 
     return run
-
-
-def _with_stress(kept: PyTree, seen: PyTree) -> PyTree:
-    """The memory of before the step, with the stress that was seen there."""
-    return kept._replace(max_stress=seen.max_stress) if isinstance(kept, CellState) else kept

@@ -141,6 +141,6 @@ def _gradient(case: Relaxing, adjoint: Adjoint):
 
     def value(theta, positions):
         start = case.relaxation.init(theta, positions, case.system)
-        return case.loss(theta, run(theta, start, case.system).state, case.system)
+        return case.loss(theta, run(theta, start, case.system), case.system)
 
     return jax.jit(jax.grad(value, argnums=(0, 1)))(case.theta, case.positions)

@@ -18,9 +18,10 @@ from bptt_relax.analysis._check import to_device, to_host
 from bptt_relax.io import to_structure
 from bptt_relax.neighbors import Capacity
 from bptt_relax.potentials import Potential, Prediction
-from bptt_relax.relax import Relaxation, RelaxState, Theta, cap_displacement, chain, momentum, relaxation
+from bptt_relax.relax import Relaxation, Theta, cap_displacement, chain, momentum, relaxation
 from bptt_relax.systems import Layout, System
 from bptt_relax.trees import safe_sqrt
+from bptt_relax.unrolling import Unrolled
 
 SKIN = 0.4
 """Of neighbor lists, angstrom."""
@@ -50,7 +51,7 @@ class Relaxing(NamedTuple):
         theta: everything learnable.
         positions: (N, 3) angstrom, the start; one atom is padding.
         system: the structure.
-        loss: (theta, state, system) -> mass-weighted distance from a point nearby, sqrt(u) * angstrom.
+        loss: (theta, result, system) -> mass-weighted distance from a point nearby, sqrt(u) * angstrom.
         gradients: what tests have found already, by adjoint.
     """
 
@@ -127,9 +128,10 @@ class Subject:
         positions, system = self.prepare(self.atoms, self.layout(self.atoms, extra_atoms=1))
         target = np.asarray(positions) + 0.05 * np.random.default_rng(5).normal(size=positions.shape)
 
-        def loss(theta: Theta, state: RelaxState, system: System):
+        def loss(theta: Theta, result: Unrolled, system: System):
             del theta
-            d = jnp.where(system.free, state.positions - jnp.asarray(target, state.positions.dtype), 0.0)
+            end = result.state.positions
+            d = jnp.where(system.free, end - jnp.asarray(target, end.dtype), 0.0)
             return safe_sqrt(jnp.sum(system.masses[:, None] * d**2))
 
         theta = Theta(to_device(self.params, double=True), rule.hyper)
@@ -156,7 +158,7 @@ def make_atoms(elements: Sequence[int], smallest_height: float, seed: int = 0) -
     """
     rng = np.random.default_rng(seed)
     chosen = list(elements) or [14]
-    # Silicon where there is silicon: it is at home in this structure.
+    # Silicon first where the model covers it: this is its structure.
     chosen = sorted(chosen, key=lambda z: z != 14)[:3]
     edge = 4 / np.sqrt(3) * 2 * max(float(covalent_radii[z]) for z in chosen) * 1.04
     atoms = bulk("Si", cubic=True, a=edge)

@@ -24,7 +24,9 @@ def path_recorder(relaxation: Relaxation, num_steps: int) -> Callable[[Theta, Pa
     Returns:
         (theta, pair) -> {"delta_q": [...] sqrt(u)*angstrom, "max_force": [...] eV/angstrom}, one value per step made.
     """
-    run = jax.jit(unroll(relaxation, num_steps, record=lambda state: path(state) | {"cell": state.cell}))
+    run = jax.jit(
+        unroll(relaxation, num_steps, record=lambda state, info: path(state, info) | {"cell": state.cell})
+    )
 
     @jax.jit
     @partial(jax.vmap, in_axes=(0, 0, None))

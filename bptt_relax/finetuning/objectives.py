@@ -10,9 +10,7 @@ import jax.numpy as jnp
 
 from bptt_relax import losses, relax
 from bptt_relax._types import Params, Positions, Scalar
-from bptt_relax.adjoints import Adjoint
-from bptt_relax.analysis import adjoint_name
-from bptt_relax.finetuning.differentiation import choose
+from bptt_relax.adjoints import Adjoint, named
 from bptt_relax.finetuning.relaxation import CELL_FACTOR, RuleForm, build_rule, rule_form
 from bptt_relax.finetuning.settings import RecipeSettings
 from bptt_relax.potentials import Potential
@@ -30,6 +28,9 @@ from bptt_relax.training import (
     relaxed_structure,
 )
 from bptt_relax.unrolling import unroll
+
+SOLVED_TO = 1e-3
+"""Relative residual of the linear system behind an implicit gradient: far below the scatter from update to update."""
 
 
 class Description(Protocol):
@@ -80,11 +81,15 @@ class RelaxedEnds(NamedTuple):
         if "stress" in potential.predicts and not self.force_tolerance:
             free = relax.variable_cell_relaxation(potential, rule, cell_factor=CELL_FACTOR)
         found = []
-        for adjoint in choose(self.adjoint, self.step_size, self.force_tolerance):
+        arguments = {"on_unusable": "zero", "tolerance": SOLVED_TO}
+        if self.force_tolerance:
+            arguments |= {"force_tolerance": self.force_tolerance, "step_size": self.step_size}
+        fastest = named(self.adjoint, **arguments)
+        for adjoint in (fastest, *fastest.leaner):
             objective = self._end(given, adjoint, potential, anchor)
             if free is not None:
                 objective = by_cell(objective, self._end(free, adjoint, potential, anchor))
-            found.append(_updated_by(objective._replace(label=adjoint_name(adjoint)), self.rank))
+            found.append(_updated_by(objective._replace(label=str(adjoint)), self.rank))
         return found
 
     def _end(
@@ -144,13 +149,13 @@ def relaxed_ends(settings: RecipeSettings) -> RelaxedEnds:
     bptt, relaxation = settings.bptt, settings.relaxation
     # An adjoint that differentiates steps gets those of training. One that looks at where the relaxation ends means
     # nothing before it has: it gets as many as it takes.
-    converges = bptt.adjoint.startswith(("implicit", "guided", "frozen"))
+    converges = named(bptt.adjoint).needs_convergence
     return RelaxedEnds(
         rule=rule_form(relaxation),
         adjoint=bptt.adjoint,
         num_steps=relaxation.test_steps if converges else relaxation.train_steps,
         force_tolerance=relaxation.force_tolerance if converges else 0.0,
-        step_size=relaxation.step_size if bptt.adjoint == "frozen" else 0.0,
+        step_size=relaxation.step_size if converges else 0.0,
         distance=bptt.distance,
         softening=bptt.softening,
         cell_weight=bptt.cell_weight,

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from bptt_relax import batches, systems, trees
+from bptt_relax.adjoints import named
 from bptt_relax.batches import Bucket
 from bptt_relax.io.checks import changes_cell
 from bptt_relax.io.relaxations import Relaxation
@@ -188,7 +189,7 @@ def check_cells(relaxations: Sequence[Relaxation], potential: Potential, adjoint
             "no stress: take another --model, or leave them out; `bptt-relax finetune` takes the atoms in their final "
             "cell with --reading.in-relaxed-cell"
         )
-    if moving and adjoint.startswith(("implicit", "guided", "frozen")):
+    if moving and named(adjoint).needs_fixed_cell:
         raise InputError(
             f"the cell changes in {len(moving)} relaxations ({', '.join(moving[:5])}), and --bptt.adjoint {adjoint} "
             "differentiates relaxations at fixed cell: take full, first_K or last_K"

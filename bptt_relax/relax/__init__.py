@@ -1,8 +1,10 @@
 """Relaxations: update rules, their composition, and the step they make."""
 
 from bptt_relax.relax._contract import (
+    Carry,
     Evaluation,
     Relaxation,
+    RelaxInfo,
     RelaxState,
     Theta,
     UpdateRule,
@@ -22,7 +24,9 @@ from bptt_relax.relax.scale import scale_by_element, scale_by_step
 from bptt_relax.relax.variable_cell import variable_cell_relaxation
 
 __all__ = [
+    "Carry",
     "Evaluation",
+    "RelaxInfo",
     "RelaxState",
     "Relaxation",
     "Strain",

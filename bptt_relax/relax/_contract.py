@@ -2,6 +2,8 @@
 
 from typing import NamedTuple, Protocol
 
+import jax.numpy as jnp
+
 from bptt_relax._types import (
     Array,
     Cell,
@@ -80,9 +82,6 @@ class RelaxState(NamedTuple):
         rule: state of the update rule.
         steps: () int, displacements made so far.
         outcome: () int, `outcomes.Outcome`; anything but RUNNING freezes the structure.
-        energy: () eV, at the positions the last step started from; NaN where the potential has none.
-        max_force: () eV/angstrom, likewise; over free components.
-        step_norm: () angstrom, Euclidean norm of the last displacement.
     """
 
     positions: Positions
@@ -90,9 +89,35 @@ class RelaxState(NamedTuple):
     rule: PyTree
     steps: Array
     outcome: Array
+
+
+class RelaxInfo(NamedTuple):
+    """What the last step of a relaxation reports; no step reads it.
+
+    Attributes:
+        energy: () eV, at the positions the step started from; NaN where the potential has none, and before any step.
+        max_force: () eV/angstrom, likewise; over free components. Infinite before any step.
+        step_norm: () angstrom, Euclidean norm of the last displacement; infinite before any.
+        max_stress: () eV/angstrom^3, as ``max_force``, largest component of what is left of the stress; None where the
+            cell is fixed.
+    """
+
     energy: Scalar
     max_force: Scalar
     step_norm: Scalar
+    max_stress: Scalar | None = None
+
+
+class Carry(NamedTuple):
+    """What loops over steps pass on: the state, and the last report, which is all that a frozen structure has.
+
+    Attributes:
+        state: carried.
+        info: reported.
+    """
+
+    state: RelaxState
+    info: RelaxInfo
 
 
 class Evaluation(NamedTuple):
@@ -122,8 +147,8 @@ class EvaluateFn(Protocol):
 class AdvanceFn(Protocol):
     """One step, given how to evaluate the potential."""
 
-    def __call__(self, evaluate: EvaluateFn, theta: Theta, state: RelaxState, system: System) -> RelaxState:
-        """The next state, or the same one if it is frozen."""
+    def __call__(self, evaluate: EvaluateFn, theta: Theta, carry: Carry, system: System) -> Carry:
+        """The next state and what the step reports; the same as before if the structure is frozen."""
         ...
 
 
@@ -140,7 +165,7 @@ class Relaxation(NamedTuple):
 
     Attributes:
         init: (theta, positions, system) -> state.
-        advance: (evaluate, theta, state, system) -> state.
+        advance: (evaluate, theta, carry, system) -> carry.
         evaluate: (theta, positions, cell, system) -> Evaluation.
         conservative: forces are minus the gradient of the energy.
         evaluate_lean: the same function as ``evaluate`` with a cheaper backward pass and without forward mode
@@ -155,6 +180,13 @@ class Relaxation(NamedTuple):
     evaluate_lean: EvaluateFn | None = None
     moves_cell: bool = False
 
-    def step(self, theta: Theta, state: RelaxState, system: System) -> RelaxState:
-        """One step of the relaxation; the identity on a frozen structure."""
-        return self.advance(self.evaluate, theta, state, system)
+    def step(self, theta: Theta, state: RelaxState, system: System) -> Carry:
+        """One step of the relaxation: the new state and what the step reports. A frozen structure stays as it is."""
+        return self.advance(self.evaluate, theta, self.carry(state), system)
+
+    def carry(self, state: RelaxState) -> Carry:
+        """A state with nothing reported yet."""
+        dtype = state.positions.dtype
+        unknown = jnp.full((), jnp.inf, dtype)
+        energy = jnp.full((), jnp.nan, dtype)
+        return Carry(state, RelaxInfo(energy, unknown, unknown, unknown if self.moves_cell else None))

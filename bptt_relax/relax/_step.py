@@ -1,4 +1,4 @@
-"""What every relaxation does around its own way of moving: start, evaluate, and decide how a step ends."""
+"""What all relaxations share: the first state, the evaluation of the potential, and how a step ends."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from bptt_relax import neighbors
 from bptt_relax._types import Array, Cell, Positions, PyTree, Scalar
 from bptt_relax.outcomes import Outcome
 from bptt_relax.potentials import ApplyFn
-from bptt_relax.relax._contract import AdvanceFn, EvaluateFn, Evaluation, RelaxState, Theta
+from bptt_relax.relax._contract import AdvanceFn, Carry, EvaluateFn, Evaluation, RelaxInfo, RelaxState, Theta
 from bptt_relax.systems import System
 from bptt_relax.trees import all_finite, where
 
@@ -21,9 +21,8 @@ def initial_state(positions: Positions, cell: Cell, rule_state: PyTree) -> Relax
     Args:
         positions: (N, 3) angstrom.
         cell: (3, 3) angstrom.
-        rule_state: what the way of moving remembers.
+        rule_state: state of the update rule, or of what takes its place.
     """
-    dtype = positions.dtype
     return RelaxState(
         positions=positions,
         cell=cell,
@@ -31,9 +30,6 @@ def initial_state(positions: Positions, cell: Cell, rule_state: PyTree) -> Relax
         steps=jnp.zeros((), jnp.int32),
         # Not full((), RUNNING): an enum makes a weak type, and the state after a step has none: two compilations.
         outcome=jnp.asarray(Outcome.RUNNING, jnp.int32),
-        energy=jnp.zeros((), dtype),
-        max_force=jnp.full((), jnp.inf, dtype),
-        step_norm=jnp.full((), jnp.inf, dtype),
     )
 
 
@@ -55,7 +51,7 @@ def evaluation(apply: ApplyFn) -> EvaluateFn:
         forces = jnp.where(system.free, prediction.forces, 0.0)
         energy = prediction.energy
         if energy is None:
-            # A state holds a number; this one cannot pass for an energy, and being constant it has no gradient.
+            # A report holds a number; this one cannot pass for an energy, and being constant it has no gradient.
             energy = jnp.full((), jnp.nan, forces.dtype)
         return Evaluation(energy, forces, prediction.stress, graph.overflow)
 
@@ -63,27 +59,27 @@ def evaluation(apply: ApplyFn) -> EvaluateFn:
 
 
 class Proposal(NamedTuple):
-    """The step that a way of moving would make, and what it sees where the step starts.
+    """The step that would be made, and what was evaluated where it starts.
 
     Attributes:
-        here: what the potential says there.
+        here: energy, forces and stress there.
         positions: (N, 3) angstrom, after the step.
         cell: (3, 3) angstrom, after the step.
         rule: memory after the step.
-        kept: memory if the step is not made.
         max_force: () eV/angstrom, the largest force on what may move.
         step_norm: () angstrom, length of the step.
         arrived: () bool, the largest force and whatever else counts are below their tolerances.
+        max_stress: () eV/angstrom^3, where the cell moves.
     """
 
     here: Evaluation
     positions: Positions
     cell: Cell
     rule: PyTree
-    kept: PyTree
     max_force: Scalar
     step_norm: Scalar
     arrived: Array
+    max_stress: Scalar | None = None
 
 
 ProposeFn = Callable[[EvaluateFn, Theta, RelaxState, System], Proposal]
@@ -91,40 +87,40 @@ ProposeFn = Callable[[EvaluateFn, Theta, RelaxState, System], Proposal]
 
 
 def advancing(propose: ProposeFn, *, step_tolerance: float) -> AdvanceFn:
-    """Make the steps that are proposed until one need not or can't be made, and say why; the stop has no gradient.
+    """Make proposed steps until converged, or until one can't be made, as the outcome says; the stop has no gradient.
 
     Args:
-        propose: the way of moving.
+        propose: how a step is found.
         step_tolerance: converged, after a step, once it was shorter than this, angstrom.
     """
 
-    def move(evaluate: EvaluateFn, theta: Theta, state: RelaxState, system: System) -> RelaxState:
+    def move(evaluate: EvaluateFn, theta: Theta, carry: Carry, system: System) -> Carry:
+        state = carry.state
         step = propose(evaluate, theta, state, system)
-        seen = {"energy": step.here.energy, "max_force": lax.stop_gradient(step.max_force)}
-        stayed = state._replace(rule=step.kept, **seen)
-        moved = RelaxState(
-            positions=step.positions,
-            cell=step.cell,
-            rule=step.rule,
-            steps=state.steps + 1,
-            outcome=state.outcome,
-            step_norm=lax.stop_gradient(step.step_norm),
-            **seen,
-        )
+        moved = RelaxState(step.positions, step.cell, step.rule, state.steps + 1, state.outcome)
         finite = all_finite((step.here.forces, moved.positions, moved.cell))
         moves = finite & ~step.here.overflow & ~step.arrived
-        outcome = jnp.where(moves & (moved.step_norm >= step_tolerance), Outcome.RUNNING, Outcome.CONVERGED)
+        step_norm, max_force, max_stress = lax.stop_gradient(
+            (step.step_norm, step.max_force, step.max_stress)
+        )
+        outcome = jnp.where(moves & (step_norm >= step_tolerance), Outcome.RUNNING, Outcome.CONVERGED)
         outcome = jnp.where(finite, outcome, Outcome.NOT_FINITE)
         outcome = jnp.where(step.here.overflow, Outcome.STALE_NEIGHBORS, outcome)
-        return where(moves, moved, stayed)._replace(outcome=outcome.astype(jnp.int32))
+        info = RelaxInfo(
+            energy=step.here.energy,
+            max_force=max_force,
+            step_norm=jnp.where(moves, step_norm, carry.info.step_norm),
+            max_stress=max_stress,
+        )
+        return Carry(where(moves, moved, state)._replace(outcome=outcome.astype(jnp.int32)), info)
 
-    def advance(evaluate: EvaluateFn, theta: Theta, state: RelaxState, system: System) -> RelaxState:
+    def advance(evaluate: EvaluateFn, theta: Theta, carry: Carry, system: System) -> Carry:
         # Not a mask but a branch: a frozen structure costs nothing (under vmap it becomes a mask).
         return lax.cond(
-            state.outcome == Outcome.RUNNING,
-            lambda state: move(evaluate, theta, state, system),
-            lambda state: state,
-            state,
+            carry.state.outcome == Outcome.RUNNING,
+            lambda carry: move(evaluate, theta, carry, system),
+            lambda carry: carry,
+            carry,
         )
 
     return advance

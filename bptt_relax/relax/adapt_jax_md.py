@@ -10,7 +10,7 @@ from jax import lax
 
 from bptt_relax._types import Array, Displacement, Forces, Positions, PyTree
 from bptt_relax.potentials import Potential
-from bptt_relax.relax._contract import Relaxation, RelaxState, Theta
+from bptt_relax.relax._contract import Carry, Relaxation, RelaxInfo, RelaxState, Theta
 from bptt_relax.relax._step import Proposal, advancing, check_tolerances, evaluation, initial_state
 from bptt_relax.relax.relaxation import unwrapped
 from bptt_relax.systems import System
@@ -91,7 +91,6 @@ def from_jax_md(
             positions=positions,
             cell=state.cell,
             rule=after,
-            kept=state.rule,
             max_force=max_force,
             step_norm=jnp.sqrt(jnp.sum(lax.stop_gradient(positions - state.positions) ** 2)),
             arrived=arrived,
@@ -111,10 +110,12 @@ class JaxMDState(NamedTuple):
     """State of `to_jax_md`: a relaxation's, with the attribute that jax-md's own states have.
 
     Attributes:
-        relaxation: all of it.
+        relaxation: all that is carried.
+        info: what the last step reported.
     """
 
     relaxation: RelaxState
+    info: RelaxInfo
 
     @property
     def position(self) -> Positions:
@@ -137,11 +138,11 @@ def to_jax_md(relaxation: Relaxation, theta: Theta, system: System) -> Minimizer
 
     def init_fn(R: Positions, **unused) -> JaxMDState:
         del unused
-        return JaxMDState(relaxation.init(theta, R, system))
+        return JaxMDState(*relaxation.carry(relaxation.init(theta, R, system)))
 
     def apply_fn(state: JaxMDState, **unused) -> JaxMDState:
         del unused
-        return JaxMDState(relaxation.step(theta, state.relaxation, system))
+        return JaxMDState(*relaxation.advance(relaxation.evaluate, theta, Carry(*state), system))
 
     return init_fn, apply_fn
 

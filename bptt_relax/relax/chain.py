@@ -6,7 +6,7 @@ from bptt_relax.relax._contract import UpdateRule
 def chain(*rules: UpdateRule) -> UpdateRule:
     """Apply rules one after another; each gets what the one before made of the forces.
 
-    The momentum of a rule remembers what it asked for, not what a later cap left of it.
+    The momentum of a rule is that of the displacement it gave, before a later rule capped it.
 
     Args:
         rules: at least one; hyperparameters and states become tuples in the same order.

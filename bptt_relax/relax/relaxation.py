@@ -58,7 +58,6 @@ def relaxation(
             positions=shift(state.positions, displacement),
             cell=state.cell,
             rule=rule_state,
-            kept=state.rule,
             max_force=max_force,
             step_norm=jnp.sqrt(jnp.sum(lax.stop_gradient(displacement) ** 2)),
             arrived=max_force < force_tolerance,

@@ -31,19 +31,17 @@ NO_STRESS = "{name} predicts no stress, which a variable cell needs: take relax.
 
 
 class CellState(NamedTuple):
-    """What a variable-cell relaxation remembers besides positions and cell; ``RelaxState.rule`` there.
+    """State of a variable-cell relaxation besides positions and cell: its ``RelaxState.rule``.
 
     Attributes:
         rule: state of the update rule, for N + 3 rows.
         reference: (3, 3) angstrom, the cell of the start, in which deformations are counted.
         log_deformation: (3, 3) L, the logarithm of the deformation gradient.
-        max_stress: () eV/angstrom^3, largest component of what is left of the stress, as of ``RelaxState.max_force``.
     """
 
     rule: PyTree
     reference: Cell
     log_deformation: Array
-    max_stress: Scalar
 
 
 class Deformed(NamedTuple):
@@ -116,12 +114,10 @@ def variable_cell_relaxation(
     project = projection(strain)
 
     def init(theta, positions, system) -> RelaxState:
-        dtype = positions.dtype
         cell_state = CellState(
             rule=rule.init(theta.rule, with_cell_rows(system)),
             reference=system.cell,
-            log_deformation=jnp.zeros((3, 3), dtype),
-            max_stress=jnp.full((), jnp.inf, dtype),
+            log_deformation=jnp.zeros((3, 3), positions.dtype),
         )
         return initial_state(positions, system.cell, cell_state)
 
@@ -141,17 +137,16 @@ def variable_cell_relaxation(
         moves, strains = displacement[:-3], project(displacement[-3:], span)
         L = cell_state.log_deformation + strains / scale
         F = matrix_exp(L)
-        kept = cell_state._replace(max_stress=lax.stop_gradient(deformed.max_stress))
         max_force = jnp.max(safe_norm(deformed.forces[:-3]))
         return Proposal(
             here=here,
             positions=(deformed.y + moves) @ F.T,
             cell=cell_state.reference @ F.T,
-            rule=kept._replace(rule=rule_state, log_deformation=L),
-            kept=kept,
+            rule=cell_state._replace(rule=rule_state, log_deformation=L),
             max_force=max_force,
             step_norm=jnp.sqrt(jnp.sum(lax.stop_gradient(jnp.concatenate([moves, strains])) ** 2)),
             arrived=(max_force < force_tolerance) & (deformed.max_stress < stress_tolerance),
+            max_stress=deformed.max_stress,
         )
 
     lean = potential.apply_lean

@@ -104,7 +104,7 @@ def relaxed_structure(
     def through_rebuilds(theta: Theta, pair: Pair):
         return value_and_grad_through_rebuilds(
             run_alone,
-            lambda theta, state, _: (end_loss(theta, state, pair), state.outcome),
+            lambda theta, end, _: (end_loss(theta, end.state, pair), end.outcome),
             theta,
             relaxation.init(theta, pair.initial, pair.system),
             pair.system,

@@ -28,10 +28,10 @@ class Problem(NamedTuple):
     system: System
     target: jax.Array
 
-    def loss(self, state, system) -> jax.Array:
+    def loss(self, result, system) -> jax.Array:
         """Sees positions, their rigid shift included, and the energy."""
-        d = jnp.where(system.free, state.positions - self.target, 0.0)
-        return trees.safe_sqrt(jnp.sum(d**2)) + 0.1 * state.energy
+        d = jnp.where(system.free, result.state.positions - self.target, 0.0)
+        return trees.safe_sqrt(jnp.sum(d**2)) + 0.1 * result.info.energy
 
     def value(self, adjoint: Adjoint, num_steps: int = STEPS) -> Callable:
         """(theta, positions, system) -> loss and the result of the run."""
@@ -39,7 +39,7 @@ class Problem(NamedTuple):
 
         def value(theta, positions, system):
             result = run(theta, self.relaxation.init(theta, positions, system), system)
-            return self.loss(result.state, system), result
+            return self.loss(result, system), result
 
         return value
 

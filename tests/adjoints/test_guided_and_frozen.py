@@ -50,7 +50,10 @@ def test_frozen_geometry_is_one_step_at_the_end(converging, assert_close):
     def one_step(params):
         t = converging.theta._replace(potential=params)
         here = converging.relaxation.evaluate(t, end.positions, end.cell, converging.system)
-        moved = end._replace(positions=end.positions + step_size * here.forces, energy=here.energy)
+        moved = result._replace(
+            state=end._replace(positions=end.positions + step_size * here.forces),
+            info=result.info._replace(energy=here.energy),
+        )
         return converging.loss(moved, converging.system)
 
     assert_close(theta.potential, jax.grad(one_step)(converging.theta.potential), 1e-6)

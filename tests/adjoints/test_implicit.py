@@ -205,10 +205,9 @@ class TestAtASaddle:
     def test_minres_does_not_mind(self, saddle):
         relaxation, theta, state, system, cotangent = saddle
         adjoint = Implicit(remove_rigid=False, solver="minres", tolerance=1e-10)
-        zero = jax.tree.map(jnp.zeros_like, state)
-        gradient, _, report = adjoint.pull_back(
-            relaxation, theta, state, system, zero._replace(positions=cotangent)
-        )
+        zero = jax.tree.map(jnp.zeros_like, relaxation.carry(state))
+        zero = zero._replace(state=zero.state._replace(positions=cotangent))
+        gradient, _, report = adjoint.pull_back(relaxation, theta, state, system, zero)
         assert int(report.usable) == Usable.YES
         # x* = rest whatever the constants: every free component counts once.
         assert float(gradient.potential["rest"]) == pytest.approx(float(jnp.sum(cotangent[:4])), rel=1e-8)

@@ -15,11 +15,11 @@ def by_hand(problem, gradient_free, num_steps=STEPS):
     """Gradient with the steps that ``gradient_free`` names taken without one; its middle is handed on as it is."""
 
     def value(theta, positions):
-        state = problem.relaxation.init(theta, positions, problem.system)
+        here = problem.relaxation.carry(problem.relaxation.init(theta, positions, problem.system))
         for k in range(num_steps):
             if gradient_free(k):
                 after = problem.relaxation.step(
-                    lax.stop_gradient(theta), lax.stop_gradient(state), problem.system
+                    lax.stop_gradient(theta), lax.stop_gradient(here.state), problem.system
                 )
                 if k >= 3:  # a window at the start: straight through
                     after = jax.tree.map(
@@ -27,12 +27,12 @@ def by_hand(problem, gradient_free, num_steps=STEPS):
                             a + (s - lax.stop_gradient(s)) if jnp.issubdtype(a.dtype, jnp.inexact) else a
                         ),
                         after,
-                        state,
+                        here,
                     )
-                state = after
+                here = after
             else:
-                state = problem.relaxation.step(theta, state, problem.system)
-        return problem.loss(state, problem.system)
+                here = problem.relaxation.step(theta, here.state, problem.system)
+        return problem.loss(here, problem.system)
 
     return jax.jit(jax.grad(value, argnums=(0, 1)))(problem.theta, problem.positions)
 

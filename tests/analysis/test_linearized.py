@@ -65,7 +65,7 @@ def test_a_step_and_its_derivative_are_those_of_the_relaxation(silicon, built):
 
     @jax.jit
     def stepped(x):
-        return relaxation.step(theta, relaxation.init(theta, x, system), system).positions
+        return relaxation.step(theta, relaxation.init(theta, x, system), system).state.positions
 
     np.testing.assert_allclose(found.step, (stepped(positions) - positions)[:atoms], atol=1e-12)
     for index in (0, -1):

@@ -101,15 +101,15 @@ def relax_all(relaxation, cell_relaxation, potential, theta, plan) -> Callable[.
 
 @pytest.fixture(scope="session")
 def relax_alone(relaxation, cell_relaxation, potential, theta) -> Callable[..., list]:
-    """Every state of a relaxation of one structure, without padding: plain steps of the relaxation."""
+    """Every state of a relaxation of one structure with its report, without padding: plain steps of the relaxation."""
     steps = {False: jax.jit(relaxation.step), True: jax.jit(cell_relaxation.step)}
 
     def relax_alone(structure: Structure, *, moves_cell=False, num_steps: int = 200, skin: float = 2.0):
         which = cell_relaxation if moves_cell else relaxation
         positions, system = systems.prepare(structure, potential.graph, skin=skin)
-        states = [which.init(theta, positions, system)]
-        while int(states[-1].outcome) == 0 and int(states[-1].steps) < num_steps:
-            states.append(steps[moves_cell](theta, states[-1], system))
-        return states
+        made = [which.carry(which.init(theta, positions, system))]
+        while int(made[-1].state.outcome) == 0 and int(made[-1].state.steps) < num_steps:
+            made.append(steps[moves_cell](theta, made[-1].state, system))
+        return made
 
     return relax_alone

@@ -28,14 +28,16 @@ def way(request):
 def test_each_ends_where_it_ends_alone(mixed, relax_all, relax_alone, way, moves_cell):
     found = relax_all(mixed, moves_cell=moves_cell, **way)
     for structure, final in zip(mixed, found, strict=True):
-        last = relax_alone(structure, moves_cell=moves_cell)[-1]
+        last, info = relax_alone(structure, moves_cell=moves_cell)[-1]
         assert final.structure.name == structure.name
         assert final.outcome == Outcome.CONVERGED
         assert final.steps == int(last.steps) > 1
         np.testing.assert_allclose(final.structure.positions, last.positions, rtol=0, atol=1e-12)
         np.testing.assert_allclose(final.structure.cell, last.cell, rtol=0, atol=1e-12)
-        np.testing.assert_allclose(final.energy, last.energy, rtol=1e-12)
-        np.testing.assert_allclose(final.max_force, last.max_force, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(final.energy, info.energy, rtol=1e-12)
+        np.testing.assert_allclose(final.max_force, info.max_force, rtol=1e-9, atol=1e-12)
+        if moves_cell:
+            np.testing.assert_allclose(final.max_stress, info.max_stress, rtol=1e-9, atol=1e-12)
         assert (final.max_stress is not None) == moves_cell
     assert len({final.steps for final in found}) > 3, "or nobody finished early"
 
@@ -118,10 +120,10 @@ def test_where_steps_run_out_the_end_is_evaluated_too(mixed, relax_all, relax_al
     (final,) = relax_all(mixed[3:4], num_steps=5, **way)
     states = relax_alone(mixed[3])
     assert (final.outcome, final.steps) == (Outcome.RUNNING, 5)
-    np.testing.assert_allclose(final.structure.positions, states[5].positions, rtol=0, atol=1e-12)
-    # A state holds the energy of where its last step started: that of the fifth is in the sixth.
-    np.testing.assert_allclose(final.energy, states[6].energy, rtol=1e-12)
-    np.testing.assert_allclose(final.max_force, states[6].max_force, rtol=1e-9)
+    np.testing.assert_allclose(final.structure.positions, states[5].state.positions, rtol=0, atol=1e-12)
+    # A step reports the energy of where it started: that of the fifth state comes with the sixth.
+    np.testing.assert_allclose(final.energy, states[6].info.energy, rtol=1e-12)
+    np.testing.assert_allclose(final.max_force, states[6].info.max_force, rtol=1e-9)
 
 
 def test_the_path_holds_every_configuration_with_its_own_energy(mixed, relax_all, relax_alone, way):
@@ -130,9 +132,9 @@ def test_the_path_holds_every_configuration_with_its_own_energy(mixed, relax_all
         assert final.path is not None
         assert len(final.path.energies) == final.steps + 1
         np.testing.assert_allclose(
-            final.path.positions, [s.positions for s in states[: final.steps + 1]], rtol=0, atol=1e-12
+            final.path.positions, [s.state.positions for s in states[: final.steps + 1]], rtol=0, atol=1e-12
         )
-        np.testing.assert_allclose(final.path.energies, [s.energy for s in states[1:]], rtol=1e-12)
+        np.testing.assert_allclose(final.path.energies, [s.info.energy for s in states[1:]], rtol=1e-12)
         assert final.path.max_forces[-1] == final.max_force
 
 

@@ -66,13 +66,13 @@ def direct(theta: Theta, positions, cell, system) -> Evaluation:
 EVALUATE = {"conservative toy": conservative, "direct toy": direct}
 
 
-def loss(theta: Theta, state, system: System) -> jax.Array:
+def loss(theta: Theta, result, system: System) -> jax.Array:
     """Sees positions, their rigid shift, the energy and theta itself."""
     del theta
     rng = np.random.default_rng(3)
     target = jnp.asarray(rng.normal(size=(PADDED, 3)))
-    squared = jnp.sum(jnp.where(system.free, (state.positions - target) ** 2, 0.0))
-    return jnp.sqrt(squared + 1e-3) + 0.1 * state.energy
+    squared = jnp.sum(jnp.where(system.free, (result.state.positions - target) ** 2, 0.0))
+    return jnp.sqrt(squared + 1e-3) + 0.1 * result.info.energy
 
 
 @pytest.fixture(scope="session")

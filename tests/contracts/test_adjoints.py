@@ -44,7 +44,7 @@ def outcome_of(toy, adjoint, num_steps=STEPS):
     @functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
     def evaluate(theta, positions):
         result = run(theta, toy.relaxation.init(theta, positions, toy.system), toy.system)
-        return toy.loss(theta, result.state, toy.system), result
+        return toy.loss(theta, result, toy.system), result
 
     (_, result), gradient = evaluate(toy.theta, toy.positions)
     return result, gradient
@@ -132,8 +132,8 @@ def test_implicit_refuses_forces_that_have_no_minimum(make_problem, full):
     np.testing.assert_array_equal(start, 0.0)
 
     def loss(positions):
-        state = result.state._replace(positions=positions)
-        return problem.loss(problem.theta, state, problem.system)
+        end = result._replace(state=result.state._replace(positions=positions))
+        return problem.loss(problem.theta, end, problem.system)
 
     cotangent = jax.grad(loss)(result.state.positions)
     report = jax.jit(
@@ -169,13 +169,14 @@ def make_problem(make_toy, make_rule, make_silicon, make_structure):
     return make
 
 
-def silicon_loss(theta, state, system):
-    return geometric_loss(theta, state, system) + 0.1 * state.energy
+def silicon_loss(theta, result, system):
+    return geometric_loss(theta, result, system) + 0.1 * result.info.energy
 
 
-def geometric_loss(theta, state, system):
+def geometric_loss(theta, result, system):
     """Of positions alone, for potentials that have no energy."""
     del theta
-    target = 0.1 * np.random.default_rng(3).normal(size=state.positions.shape)
-    squared = jnp.sum(jnp.where(system.free, (state.positions - target) ** 2, 0.0))
+    positions = result.state.positions
+    target = 0.1 * np.random.default_rng(3).normal(size=positions.shape)
+    squared = jnp.sum(jnp.where(system.free, (positions - target) ** 2, 0.0))
     return jnp.sqrt(squared)

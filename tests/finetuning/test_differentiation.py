@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from bptt_relax import relax
-from bptt_relax.adjoints import FrozenGeometry, Guided, Implicit, Truncated
-from bptt_relax.analysis import FASTEST_FIRST
+from bptt_relax.adjoints import Checkpointed, FrozenGeometry, Guided, Implicit, Truncated
 from bptt_relax.finetuning.differentiation import choose
 from bptt_relax.finetuning.settings import BpttSettings, RelaxationSettings
 
@@ -37,12 +36,12 @@ def test_windows_and_tolerances_are_those_asked_for():
     assert choose("last_2", SETTINGS).adjoints == (Truncated(last=2),)
     (guided,) = choose("guided_4", SETTINGS).adjoints
     assert (guided.window, guided.implicit.force_tolerance) == (4, 0.02)
-    assert choose("full", SETTINGS) == (FASTEST_FIRST, 6, 0.0)
+    assert choose("full", SETTINGS) == ((Checkpointed("force"), Checkpointed("segments")), 6, 0.0)
 
 
 @pytest.mark.parametrize("name", ["reverse", "first", "first_0", "full_3", "guided_x", ""])
 def test_other_names_are_refused_with_those_there_are(name):
-    with pytest.raises(ValueError, match=r"no adjoint .*there are full, implicit, frozen, .*guided_K"):
+    with pytest.raises(ValueError, match=r"no adjoint .*there are frozen, full, implicit, .*guided_K"):
         BpttSettings(adjoint=name)
 
 

@@ -71,12 +71,12 @@ def test_the_energy_of_a_relaxation_is_no_number_and_poisons_no_gradient(potenti
     run = unrolling.unroll(relaxation, 60)
 
     def loss(theta):
-        final = run(theta, relaxation.init(theta, positions, system), system).state
-        return jnp.sum(jnp.where(system.mask[:, None], final.positions, 0.0) ** 2), final
+        final = run(theta, relaxation.init(theta, positions, system), system)
+        return jnp.sum(jnp.where(system.mask[:, None], final.state.positions, 0.0) ** 2), final
 
     theta = Theta(potential.init(None), rule.hyper)
     (value, final), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(theta)
-    assert np.isnan(final.energy)
+    assert np.isnan(final.info.energy)
     assert np.isfinite(value)
     assert trees.all_finite(gradient)
     assert float(gradient.potential["twist"]) != 0.0

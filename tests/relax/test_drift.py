@@ -82,7 +82,7 @@ def test_forces_that_do_not_add_up_leave_the_structure_in_place(pair, make_cell,
         relaxation = relax.relaxation(pushed(strength), rule)
         state = relaxation.init(theta, positions, system)
         for _ in range(3):
-            state = relaxation.step(theta, state, system)
+            state, _ = relaxation.step(theta, state, system)
         return state.positions
 
     still, carried = end(0.0), end(0.7)

@@ -106,8 +106,8 @@ def make_run(potential, num_steps, force_tolerance=0.0):
     """(theta, positions, system) -> relaxed, with its path."""
     relaxation = relax.relaxation(potential, RULE, force_tolerance=force_tolerance)
 
-    def record(state):
-        return unrolling.path(state) | state.rule._asdict()
+    def record(state, info):
+        return unrolling.path(state, info) | state.rule._asdict()
 
     run = unrolling.unroll(relaxation, num_steps, record=record)
     return jax.jit(lambda t, x, system: run(t, relaxation.init(t, x, system), system))

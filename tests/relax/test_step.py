@@ -1,4 +1,4 @@
-"""The step of every relaxation: the state that it returns has the type of the one that it takes."""
+"""The step of every relaxation: the state and the report that it returns have the types of those that it takes."""
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ def test_one_compilation_serves_the_first_step_and_all_others(potential, prepare
         theta = Theta(potential.init(None), hyper)
         state = jax.eval_shape(relaxation.init, theta, positions, system)
         start = types(relaxation.init, theta, positions, system)
-        assert types(relaxation.step, theta, state, system) == start
+        assert types(lambda *given: relaxation.step(*given).state, theta, state, system) == start
         assert types(set_running, state) == start
+        assert types(relaxation.step, theta, state, system) == types(relaxation.carry, state)
         assert state.positions.dtype == (jnp.float64 if double else jnp.float32)

@@ -96,11 +96,11 @@ class Attention(nn.Module):
     drop: nn.Dropout
 
     @nn.compact
-    def __call__(self, asking: Array, tokens: Array, presence: Array) -> Array:
+    def __call__(self, queries: Array, tokens: Array, presence: Array) -> Array:
         """Sums (..., Q, width).
 
         Args:
-            asking: (..., Q, width), tokens that sum.
+            queries: (..., Q, width), tokens that sum.
             tokens: (..., M, width), tokens that are summed.
             presence: (..., M), factor of each between 0 and 1.
         """
@@ -110,7 +110,7 @@ class Attention(nn.Module):
         key = self.param("key", of_width, shape)
         query = self.param("query", lambda _: heads**0.5 * key)
         value = self.param("value", of_width, shape)
-        q = jnp.einsum("...nc,chd->...hnd", asking, query)
+        q = jnp.einsum("...nc,chd->...hnd", queries, query)
         k, v = (jnp.einsum("...mc,chd->...hmd", tokens, kernel) for kernel in (key, value))
         scores = jnp.einsum("...hnd,...hmd->...hnm", q, k) * (width // heads) ** -0.5
         # A factor, and no large negative score: what fades out does so smoothly, and what is absent weighs nothing.
@@ -118,7 +118,7 @@ class Attention(nn.Module):
         total = jnp.sum(weights, axis=-1, keepdims=True)
         weights = self.drop(weights / jnp.where(total > 0, total, 1.0))
         sums = jnp.einsum("...hnm,...hmd->...nhd", weights, v)
-        return nn.Dense(width, name="out")(sums.reshape(asking.shape))
+        return nn.Dense(width, name="out")(sums.reshape(queries.shape))
 
 
 class EncoderLayer(nn.Module):
@@ -133,18 +133,18 @@ class EncoderLayer(nn.Module):
     training: bool
 
     @nn.compact
-    def __call__(self, asking: Array, tokens: Array, presence: Array) -> Array:
-        """New tokens (..., Q, width) in place of those that ask; arguments as for `Attention`."""
+    def __call__(self, queries: Array, tokens: Array, presence: Array) -> Array:
+        """New tokens (..., Q, width) in place of the queries; arguments as for `Attention`."""
         c = self.config
         drop = nn.Dropout(c.dropout, deterministic=not self.training)
-        sums = drop(Attention(c, drop, name="attention")(asking, tokens, presence))
-        asking = nn.LayerNorm(name="attention_norm")(asking + sums)
-        hidden = drop(nn.relu(nn.Dense(c.hidden, name="hidden")(asking)))
-        return nn.LayerNorm(name="norm")(asking + drop(nn.Dense(c.width, name="out")(hidden)))
+        sums = drop(Attention(c, drop, name="attention")(queries, tokens, presence))
+        queries = nn.LayerNorm(name="attention_norm")(queries + sums)
+        hidden = drop(nn.relu(nn.Dense(c.hidden, name="hidden")(queries)))
+        return nn.LayerNorm(name="norm")(queries + drop(nn.Dense(c.width, name="out")(hidden)))
 
 
 class Adapt(nn.Module):
-    """Forces on atoms from a set of tokens that see each other.
+    """Forces on atoms from a set of tokens that attend to each other.
 
     Attributes:
         config: sizes and constants.
@@ -186,9 +186,9 @@ class Adapt(nn.Module):
         tokens = nn.LayerNorm(name="embedding_norm")(nn.Dense(c.width, name="embedding_out")(tokens))
         tokens = nn.Dropout(c.dropout, deterministic=not self.training)(tokens)
         for k in range(c.num_layers):
-            # The last layer is asked only by those whose forces are wanted.
-            asking = tokens if k < c.num_layers - 1 else tokens[..., :num_wanted, :]
-            tokens = EncoderLayer(c, self.training, name=f"layer_{k}")(asking, tokens, presence)
+            # In the last layer only tokens whose forces are read need queries.
+            queries = tokens if k < c.num_layers - 1 else tokens[..., :num_wanted, :]
+            tokens = EncoderLayer(c, self.training, name=f"layer_{k}")(queries, tokens, presence)
         return c.force_scale * nn.Dense(3, name="forces")(nn.LayerNorm(name="norm")(tokens))
 
 

@@ -91,7 +91,7 @@ def build(
     def init(key) -> Params:
         edge = jnp.zeros((1,), jnp.int32)
         atoms = one_hot(edge, len(config.species), jnp.zeros(()).dtype)
-        with _as_jax_md_wants():
+        with _jax_md_conventions():
             # Lazily: shapes are traced and nothing but the parameters is computed.
             params = network.lazy_init(key, _as_jraph(atoms, jnp.ones((1, 3)), edge, edge))["params"]
         return {**params, "reference_energies": jnp.zeros(len(config.species))}
@@ -108,7 +108,7 @@ def build(
         far = jnp.asarray([[0.0, 0.0, 2.0 * config.cutoff]], vectors.dtype)
         vectors = jnp.where(graph.mask[:, None], vectors, far)
         weights = {key: value for key, value in params.items() if key != "reference_energies"}
-        with _as_jax_md_wants():
+        with _jax_md_conventions():
             if channels_last:
                 interaction = config.scale * atom_energies(weights, config, atoms, vectors, graph)
             else:
@@ -145,8 +145,8 @@ def take_rows(params: Params, chosen: Sequence[int], factor: float = 1.0) -> Par
 
 
 @contextmanager
-def _as_jax_md_wants() -> Iterator[None]:
-    """Let jax-md's network promote ranks, as it does everywhere on purpose, and call deprecated names of e3nn."""
+def _jax_md_conventions() -> Iterator[None]:
+    """Within this, ranks may be promoted, as jax-md's network does everywhere, and deprecated names of e3nn called."""
     with jax.numpy_rank_promotion("allow"), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield

@@ -34,8 +34,8 @@ def from_energy_fn(
             more (`inputs.OFFERED`). One that asks for ``vectors`` or ``distances`` sees every periodic image and is
             right in any cell; one that asks for ``positions`` is responsible for images itself. ``neighbor`` names no
             images: where the cell is smaller than twice the cutoff the energy is NaN, never silently wrong. With it
-            there is a stress for those who ask for ``perturbation`` and hand it on: jax-md's own derivative by
-            ``box`` is another quantity.
+            there is a stress only where ``perturbation`` is a parameter and is passed to jax-md's energies: their
+            derivative by ``box`` is another quantity.
         params: what trains: a pytree of floats.
         cutoff: distance at which the energy of a pair has gone smoothly to zero, angstrom.
         bond_cutoff: of the bonds and angles of ``graph``, angstrom; zero for none.
