@@ -134,6 +134,8 @@ class Gradients:
         self.objectives = tuple(objectives)
         self.on_event = on_event
         self._mapping: Mapping = choose_mapping(mapping)
+        if self._mapping == "in_turn":
+            devices = devices[:1]
         self._devices = len(devices)
         mesh = Mesh(np.array(devices), (BATCH,))
         self._everywhere = NamedSharding(mesh, PartitionSpec()) if len(devices) > 1 else None
