@@ -6,6 +6,7 @@ on, and the host reads the code afterwards and says what happened, with the stru
 
 import os
 import sys
+import unicodedata
 from collections.abc import Callable
 from enum import IntEnum
 
@@ -71,6 +72,19 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 """What a program exits with: input, model, numerics, resources."""
 
 
+def printable(text: str) -> str:
+    """Text without what a terminal would obey: control characters and such that turn writing around, as escapes.
+
+    Args:
+        text: perhaps with names of files or contents of them in it; line breaks and tabs stay.
+    """
+    # Lone surrogates stand for bytes of a file name that are no text; printing them would raise.
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
 def run_program(main: Callable[[], int]) -> None:
     """Run a program's main and exit; expected failures become one sentence and their exit code.
 
@@ -82,6 +96,6 @@ def run_program(main: Callable[[], int]) -> None:
     try:
         code = main()
     except tuple(kind for kind, _ in EXIT_CODES) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     sys.exit(code)
