@@ -133,7 +133,7 @@ def _finite(labels: list[Labels], say: Say) -> list[int]:
     for t, label in enumerate(labels):
         for what in ("energy", "forces", "stress"):
             value = getattr(label, what)
-            if value is not None and not np.isfinite(value).all():
+            if value is not None and not _is_finite(value).all():
                 bad.setdefault(t, []).append(what)
     if not bad:
         return list(range(len(labels)))
@@ -143,13 +143,18 @@ def _finite(labels: list[Labels], say: Say) -> list[int]:
         if what == "forces":
             forces = labels[last].forces
             assert forces is not None
-            what = f"force on atom {int(np.flatnonzero(~np.isfinite(forces).all(axis=1))[0])}"
+            what = f"force on atom {int(np.flatnonzero(~_is_finite(forces).all(axis=1))[0])}"
         say(f"{what} is NaN or infinite at the last step", "repair or remove the structure")
         return []
     listed = ", ".join(f"{' and '.join(what)} at step {t}" for t, what in list(bad.items())[:5])
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
     say(f"NaN or infinite: {listed}{more}; {len(bad)} of {len(labels)} steps left out", fatal=False)
     return [t for t in range(len(labels)) if t not in bad]
+
+
+def _is_finite(values) -> np.ndarray:
+    """Whether labels are numbers; nothing that is computed atom by atom comes near 1e9 eV."""
+    return np.abs(values) < 1e9
 
 
 def _usable_steps(record: Record, say: Say) -> list[Atoms]:

@@ -85,7 +85,7 @@ def _not_finite(r: Relaxation, say: _Teller) -> Iterator[Problem]:
 def _cells(r: Relaxation, say: _Teller) -> Iterator[Problem]:
     for step, frame in enumerate(r.frames):
         if not geometry.measurable(frame):
-            text = f"cell has no volume although pbc is {_flags(frame)} (step {step})"
+            text = f"cell has no volume although pbc is {_flags(frame)}, or a number is absurd (step {step})"
             yield say(text, "give three independent lattice vectors")
             return
     if np.linalg.det(r.initial.cell) < 0:

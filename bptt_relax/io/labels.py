@@ -249,20 +249,28 @@ def wrong_stress(relaxation: Relaxation) -> str | None:
         unit and sign, or None also where it can't be told.
     """
     works = _works(relaxation)
-    if works is None or not np.any(works.stress) or len(works.gain) < 3:
+    if works is None or not np.any(works.stress):
         return None
-    scale = float(np.abs(works.gain).sum())
+    # As for `work_ratio`: neither the first steps nor the last.
+    size = np.abs(works.gain)
+    usable = (size > 1e-3 * float(size.max(initial=0.0))) & (size > 1e-5)
 
-    def missed(factor: float) -> float:
-        """Share of the energy that is not accounted for, if stresses are too large by a factor."""
-        return (
-            float(np.abs(works.gain - works.forces - works.stress / factor).sum()) / scale if scale else 0.0
-        )
+    def missed(factor: float, where: np.ndarray) -> float:
+        """Share of a typical step's energy that is not accounted for, if stresses are too large by a factor."""
+        left = works.gain - works.forces - works.stress / factor
+        return float(np.median(np.abs(left[where]) / size[where]))
 
-    text, best = min(STRESS_FACTORS.items(), key=lambda item: missed(item[1]))
-    as_it_is = missed(1.0)
-    # Strains of some per cent leave a tenth to the rule of integration.
-    return f"looks like {text}" if as_it_is > 0.3 and missed(best) < min(0.3, 0.3 * as_it_is) else None
+    found: dict[str, float] = {}
+    for text, factor in STRESS_FACTORS.items():
+        # Where it would make a difference.
+        telling = usable & (np.abs(works.stress) * max(1.0, 1 / abs(factor)) > 0.3 * size)
+        if telling.sum() < 3:
+            continue
+        as_it_is, corrected = missed(1.0, telling), missed(factor, telling)
+        # Strains of some per cent leave a tenth to the rule of integration.
+        if as_it_is > 0.2 and corrected < min(0.2, 0.3 * as_it_is):
+            found[text] = corrected
+    return f"looks like {min(found, key=lambda text: found[text])}" if found else None
 
 
 def _verdict(slope: float, factors: Mapping[str, float] = FACTORS) -> str | None:

@@ -91,6 +91,9 @@ def read_source(source: Source) -> list[Record]:
         course, calculation = espresso.course_of_pw(text), espresso.calculation_of_pw(text)
     elif kind == "vasp-out":
         course, calculation = vasp.course_of_outcar(text), vasp.calculation_of_outcar(text)
+        for step in steps:
+            # ASE takes those of any POSCAR or CONTCAR that lies beside it, whatever its atoms.
+            step.set_constraint()
     elif kind == "vasp-xml":
         course, calculation = _with_outcar(
             vasp.course_of_vasprun(text), vasp.calculation_of_vasprun(text), path

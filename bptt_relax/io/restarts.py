@@ -14,6 +14,8 @@ from bptt_relax.systems import Structure
 
 _NEXT = 0.5
 """angstrom; within one folder the next part starts this close to where the last one stopped, perhaps one step on."""
+_AGAIN = 1e-3
+"""angstrom; closer, the restart computes once more what was computed last."""
 
 
 class Part(NamedTuple):
@@ -124,10 +126,10 @@ def _numbered(tag: str) -> tuple[str, int | None]:
     return stem, int(digits) if 0 < len(digits) < 9 else None
 
 
-def _close(end: Structure, start: Structure) -> bool:
-    if np.abs(end.cell - start.cell).max() > _NEXT:
+def _close(end: Structure, start: Structure, distance: float = _NEXT) -> bool:
+    if np.abs(end.cell - start.cell).max() > distance:
         return False
-    return bool(np.linalg.norm(geometry.displacement(end, start), axis=1).max() < _NEXT)
+    return bool(np.linalg.norm(geometry.displacement(end, start), axis=1).max() < distance)
 
 
 def _joined(parts: list[Part]) -> Part:
@@ -150,8 +152,8 @@ def _joined(parts: list[Part]) -> Part:
 
 def _append(a: Relaxation, b: Relaxation) -> Relaxation:
     """One relaxation of two, the second going on where the first ends."""
-    # The restart computes the same structure again.
-    kept = len(a.frames) - (1 if len(a.frames) > 1 and are_copies(a.relaxed, b.frames[0]) else 0)
+    again = len(a.frames) > 1 and _close(a.relaxed, b.frames[0], _AGAIN)
+    kept = len(a.frames) - int(again)
     images = np.round(geometry.fractional_displacement(a.relaxed, b.frames[0], minimum_image=False))
     images = np.where(a.relaxed.pbc, images, 0.0)
     moved = tuple(frame._replace(positions=frame.positions - images @ frame.cell) for frame in b.frames)
