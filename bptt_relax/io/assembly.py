@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 
 from bptt_relax.io import atoms as conversion
 from bptt_relax.io import geometry, matching
@@ -53,7 +54,19 @@ def assemble(
         return None, problems
     for sentence in conversion.unsupported_constraints(steps[0]):
         say(sentence, conversion.CONSTRAINT_FIX)
-    if problems and problems[-1].fatal:
+    unknown = [
+        (t, atom)
+        for t, step in enumerate(steps)
+        for atom in np.flatnonzero((step.numbers < 1) | (step.numbers >= len(chemical_symbols)))[:1]
+    ]
+    if unknown:
+        t, atom = unknown[0]
+        number = steps[t].numbers[atom]
+        say(
+            f"atom {atom} of step {t} is no element (atomic number {number})",
+            "name its element, or leave it out",
+        )
+    if any(problem.fatal for problem in problems):
         return None, problems
     keys = LabelKeys(options.energy_key, options.forces_key, options.stress_key, options.virial_key)
     labels = _labels(steps, keys, say)

@@ -8,7 +8,6 @@ from ase.data import covalent_radii
 from bptt_relax import neighbors
 from bptt_relax.systems import Structure
 
-
 ABSURD = 1e6
 """angstrom; nothing that is computed atom by atom is a tenth of a millimeter wide."""
 

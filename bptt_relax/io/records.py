@@ -164,7 +164,7 @@ def read_file(path: Path, kind: str | None) -> tuple[list[Atoms], str, tuple[str
         text = plain.read_text(errors="replace") if kind in _TEXTS else ""
         if kind == "espresso-out" and "Program PWSCF" not in text:
             raise InputError(f"{path} is not an output of pw.x; formats accepted: {ACCEPTED}")
-        sizes.check(path, kind, text)
+        sizes.check(path, kind, text, plain)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:

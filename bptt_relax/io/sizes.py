@@ -1,6 +1,8 @@
 """Does a file hold as much as it announces? Readers reserve memory for what it announces, and hang."""
 
+import math
 import re
+import struct
 from pathlib import Path
 
 from bptt_relax.outcomes import InputError
@@ -12,27 +14,29 @@ _COUNTS = {
 }
 
 
-def check(path: Path, kind: str, text: str) -> None:
+def check(path: Path, kind: str, text: str, plain: Path) -> None:
     """Refuse a file that announces more atoms than it can hold, or ends within a frame.
 
     Args:
         path: of the file, for messages.
-        kind: ASE's name of the format; binary ones are not looked at.
-        text: contents.
+        kind: ASE's name of the format.
+        text: contents; empty of a binary file.
+        plain: where the file is, unpacked.
 
     Raises:
         InputError: it does.
     """
-    if kind in ("extxyz", "xyz"):
+    if kind == "traj":
+        _check_trajectory(path, plain)
+    elif kind in ("extxyz", "xyz"):
         _check_xyz(path, text)
     elif kind == "vasp":
         # Counts stand in line 6, or in line 7 where line 6 names the elements.
         for line in text.split("\n", 7)[5:7]:
-            if re.fullmatch(r"[\s\d]+", line):
-                _refuse_beyond(path, [int(n) for n in line.split()[:100] if len(n) < 4000], len(text))
+            _refuse_beyond(path, re.findall(r"(?<![\d.])\d+(?![\d.])", line), len(text))
     elif kind in _COUNTS:
         for numbers in re.findall(_COUNTS[kind], text):
-            _refuse_beyond(path, [int(n) for n in numbers.split() if len(n) < 4000], len(text))
+            _refuse_beyond(path, numbers.split(), len(text))
 
 
 def _check_xyz(path: Path, text: str) -> None:
@@ -60,8 +64,33 @@ def _check_xyz(path: Path, text: str) -> None:
         frame += 1
 
 
-def _refuse_beyond(path: Path, counts: list[int], size: int) -> None:
-    if sum(counts) > size:
+def _check_trajectory(path: Path, plain: Path) -> None:
+    """Follow the offsets of ASE's binary format: header, table of offsets, and JSON with shapes of arrays."""
+    size = plain.stat().st_size
+    with plain.open("rb") as file:
+
+        def integers(at: int, count: int) -> list[int]:
+            if not (0 <= at <= size and 0 <= 8 * count <= size - at):
+                raise InputError(
+                    f"cannot read {path}: the ASE trajectory is damaged or cut off ({size} bytes)"
+                )
+            file.seek(at)
+            return list(struct.unpack(f"<{count}q", file.read(8 * count)))
+
+        _version, count, table = integers(24, 3)
+        for offset in integers(table, count):
+            (length,) = integers(offset, 1)
+            integers(offset + 8, length // 8)
+            file.seek(offset + 8)
+            described = file.read(length).decode(errors="replace")
+            for shape in re.findall(r'"ndarray": *\[ *\[([-\d, ]*)\]', described):
+                _refuse_beyond(path, [str(math.prod(int(n[:18]) for n in re.findall(r"\d+", shape)))], size)
+
+
+def _refuse_beyond(path: Path, counts: list[str], size: int) -> None:
+    # Digits beyond counting are cut off, and too many all the same.
+    announced = sum(int(n[:18]) for n in counts)
+    if announced > size:
         raise InputError(
-            f"cannot read {path}: it announces {sum(counts)} atoms, bands or k points, more than {size} bytes can hold"
+            f"cannot read {path}: it announces {announced} atoms or other entries, more than {size} bytes can hold"
         )

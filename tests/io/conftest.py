@@ -60,8 +60,20 @@ class VaspFiles:
     """
 
     USUAL: ClassVar[dict] = {
-        **{"NSW": 99, "IBRION": 2, "ISIF": 2, "PSTRESS": 0.0, "ISPIN": 1, "NELM": 60, "ISMEAR": 0, "SIGMA": 0.05},
-        **{"GGA": "PE", "ENCUT": 245.0, "POTIM": 0.5, "LHFCALC": "F", "METAGGA": "--", "LUSE_VDW": "F"},
+        "NSW": 99,
+        "IBRION": 2,
+        "ISIF": 2,
+        "PSTRESS": 0.0,
+        "ISPIN": 1,
+        "NELM": 60,
+        "ISMEAR": 0,
+        "SIGMA": 0.05,
+        "GGA": "PE",
+        "ENCUT": 245.0,
+        "POTIM": 0.5,
+        "LHFCALC": "F",
+        "METAGGA": "--",
+        "LUSE_VDW": "F",
     }
     ELECTRONIC = 9
     """Electronic steps of each ionic step."""
@@ -101,7 +113,11 @@ class VaspFiles:
             lines += ["  in kB   " + "".join(f"{x:13.5f}" for x in six), ""]
             lines += ["      direct lattice vectors                 reciprocal lattice vectors"]
             lines += ["".join(f"{x:16.9f}" for x in v) + "     0.1 0.1 0.1" for v in frame.cell]
-            lines += ["", f" POSITION {' ' * 38} TOTAL-FORCE (eV/Angst){' (ML)' if ml else ''}", " " + "-" * 83]
+            lines += [
+                "",
+                f" POSITION {' ' * 38} TOTAL-FORCE (eV/Angst){' (ML)' if ml else ''}",
+                " " + "-" * 83,
+            ]
             lines += [
                 "".join(f"{x:13.7f}" for x in (*frame.positions[a], *r.forces[t][a])) for a in self.order
             ]
@@ -112,7 +128,9 @@ class VaspFiles:
                       f"  free  energy{kind}   TOTEN  = {e:18.8f} eV", "",
                       f" {kind} energy  without entropy= {e:18.8f}  energy(sigma->0) = {e:18.8f}", ""]  # fmt: skip
         if finished:
-            lines += [" reached required accuracy - stopping structural energy minimisation"] * bool(r.converged)
+            lines += [" reached required accuracy - stopping structural energy minimisation"] * bool(
+                r.converged
+            )
             lines += ["", " General timing and accounting informations for this job:", " " + "=" * 56]
         return "\n".join(lines) + "\n"
 
@@ -138,10 +156,21 @@ class VaspFiles:
 
         lines = ['<?xml version="1.0" encoding="ISO-8859-1"?>', "<modeling>", " <generator>"]
         lines += ['  <i name="version" type="string">6.4.2  </i>', " </generator>", " <kpoints>"]
-        lines += [*array("kpointlist", [(0, 0, 0)]), *array("weights", [(1,)]), " </kpoints>", " <parameters>"]
+        lines += [
+            *array("kpointlist", [(0, 0, 0)]),
+            *array("weights", [(1,)]),
+            " </kpoints>",
+            " <parameters>",
+        ]
         lines += [item(tag, value) for tag, value in tags.items()]
         atoms = [s for s, n in zip(self.symbols, self.counts, strict=True) for _ in range(n)]
-        lines += [" </parameters>", " <atominfo>", f"  <atoms> {len(atoms)} </atoms>", '  <array name="atoms" >', "<set>"]
+        lines += [
+            " </parameters>",
+            " <atominfo>",
+            f"  <atoms> {len(atoms)} </atoms>",
+            '  <array name="atoms" >',
+            "<set>",
+        ]
         lines += [f"<rc><c>{s}</c><c>1</c></rc>" for s in atoms]
         lines += ["</set>", "</array>", '  <array name="atomtypes" >', "<set>"]
         lines += [

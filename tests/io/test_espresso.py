@@ -18,7 +18,10 @@ def output(files):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("si2_relax", {"task": "relaxation", "functional": "PBE", "charge": 0.0, "spin": False, "free_cell": False}),
+        (
+            "si2_relax",
+            {"task": "relaxation", "functional": "PBE", "charge": 0.0, "spin": False, "free_cell": False},
+        ),
         ("si2_vcrelax", {"task": "relaxation", "free_cell": True, "pressure": 0.0}),
         ("si2_pressure", {"task": "relaxation", "free_cell": True, "pressure": 5.0}),
         ("si2_lda", {"functional": "LDA", "pseudopotentials": {"Si": "Si.pz-vbc.UPF"}}),

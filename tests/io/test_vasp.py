@@ -40,7 +40,7 @@ def test_what_is_read_is_what_was_written(tmp_path, relaxation, vasp_files, kind
     assert (made.functional, made.charge, made.spin, made.dispersion) == ("PBE", 1.0, True, None)
     assert (made.cutoff, made.electronic_steps, made.step) == (245.0, 60, 0.5)
     assert made.pseudopotentials == {s: f"PAW_PBE {s} 01Jan2001" for s in ("Al", "Si", "P")}
-    assert "VASP 6.4.2, PBE, spin-polarized, charge +1" == made.describe()
+    assert made.describe() == "VASP 6.4.2, PBE, spin-polarized, charge +1"
 
 
 @BOTH
@@ -92,7 +92,11 @@ def test_relaxations_are_relaxations(squeezed, vasp_files, ibrion):
         ({"METAGGA": "R2SCAN"}, "R2SCAN", None),
         ({"LHFCALC": "T", "AEXX": 0.25, "HFSCREEN": 0.2}, "HSE06", None),
         ({"LHFCALC": "T", "AEXX": 0.25, "HFSCREEN": 0.0}, "PBE0", None),
-        ({"LHFCALC": "T", "AEXX": 0.3, "HFSCREEN": 0.2}, "hybrid of PBE with 30% exact exchange, screened 0.2", None),
+        (
+            {"LHFCALC": "T", "AEXX": 0.3, "HFSCREEN": 0.2},
+            "hybrid of PBE with 30% exact exchange, screened 0.2",
+            None,
+        ),
         ({"IVDW": 12}, "PBE", "D3(BJ)"),
         ({"IVDW": 0}, "PBE", None),
         ({"LUSE_VDW": "T"}, "PBE", "nonlocal vdW-DF"),
@@ -193,7 +197,9 @@ def test_methods_that_differ_are_named_with_who_has_them(tmp_path, squeezed, cry
     (tmp_path / "two" / "vasprun.xml").unlink()
     (tmp_path / "two" / "OUTCAR").write_text(changed)
     text = "\n".join(map(str, inspect(tmp_path).notes))
-    assert "different pseudopotentials of Si in one data set: PAW_PBE Si 01Jan2001 (one); PAW_PBE Si_sv" in text
+    assert (
+        "different pseudopotentials of Si in one data set: PAW_PBE Si 01Jan2001 (one); PAW_PBE Si_sv" in text
+    )
     assert "functionals" not in text
 
 
