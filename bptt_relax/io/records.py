@@ -126,7 +126,9 @@ def unpacked(path: Path) -> Iterator[Path]:
         except InputError:
             raise
         except UNPACKING_ERRORS as error:
-            raise InputError(f"cannot unpack {path} ({error}); was it copied completely?") from None
+            raise InputError(
+                f"cannot unpack {path}: it is damaged or cut off; was it copied completely?"
+            ) from error
         yield plain
 
 
@@ -212,6 +214,8 @@ def _why_not(path: Path, kind: str, text: str, error: Exception) -> str:
     if kind in told and told[kind](text).task == vasp.MACHINE_LEARNED:
         return f"{path} is no relaxation by DFT: it has {vasp.MACHINE_LEARNED}"
     called = _CALLED.get(kind, f"format {kind}")
+    if isinstance(error, MemoryError):
+        return f"cannot read {path} as {called}: it does not fit into memory"
     if isinstance(error, ParseError):  # of XML
         return f"cannot read {path} as {called}: it is damaged or cut off at line {error.position[0]}"
     # ASE's own errors are sentences.

@@ -58,6 +58,9 @@ def _check_xyz(path: Path, text: str) -> None:
                 f"cannot read {path}: {where} announces {count} atoms, but only {max(0, end - at - 2)} lines follow; "
                 "was its writing cut off?"
             )
+        for columns in re.findall(r":(\d{4,})", lines[at + 1]):
+            # Of "Properties": readers make room for so many numbers per atom.
+            _refuse_beyond(path, [columns], len(lines[at + 2]) if count else 0)
         at += 2 + count
         while at < end and lines[at].startswith("VEC"):
             at += 1
