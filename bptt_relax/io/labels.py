@@ -41,8 +41,8 @@ STRESS_FACTORS = {
     if (unit, sign) != ("eV/angstrom^3", 1.0)
 }
 
-HUGE_STRESS = 1.0
-"""eV/angstrom^3, 160 GPa: hardly a stress along a relaxation, but a usual number of GPa or kbar."""
+HUGE_STRESS = 0.3
+"""eV/angstrom^3, 50 GPa: hardly a stress along a relaxation, but a usual number of GPa or kbar."""
 
 
 def check(relaxation: Relaxation) -> list[Problem]:

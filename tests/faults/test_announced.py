@@ -32,13 +32,29 @@ def poscar() -> str:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("a.extxyz", f"{HUGE}\n\nSi 0 0 0\n", f"frame 0 (line 1) announces {HUGE} atoms, but only 1 lines follow"),
-        ("a.xyz", "2\n\nSi 0 0 0\nSi 1 1 1\n7\n\nSi 0 0 0\n", "frame 1 (line 5) announces 7 atoms, but only 1 lines"),
-        ("a.xyz", "2\n\nSi 0 0 0\nSi 1 1 1\nSi 2 2 2\n", "frame 1 (line 5) should begin with a number of atoms"),
+        (
+            "a.extxyz",
+            f"{HUGE}\n\nSi 0 0 0\n",
+            f"frame 0 (line 1) announces {HUGE} atoms, but only 1 lines follow",
+        ),
+        (
+            "a.xyz",
+            "2\n\nSi 0 0 0\nSi 1 1 1\n7\n\nSi 0 0 0\n",
+            "frame 1 (line 5) announces 7 atoms, but only 1 lines",
+        ),
+        (
+            "a.xyz",
+            "2\n\nSi 0 0 0\nSi 1 1 1\nSi 2 2 2\n",
+            "frame 1 (line 5) should begin with a number of atoms",
+        ),
         ("a.extxyz", f"{'9' * 5000}\n\nSi 0 0 0\n", "frame 0 (line 1)"),
         ("POSCAR", poscar().replace("\n1\nD", f"\n{HUGE}\nD"), f"announces {HUGE} atoms or other entries"),
         ("OUTCAR", f" vasp.6\n POTCAR: PAW_PBE Si x\n   ions per type =   {HUGE}\n", f"announces {HUGE}"),
-        ("vasprun.xml", f"<?xml version='1.0'?><modeling><atoms> {HUGE} </atoms></modeling>", f"announces {HUGE}"),
+        (
+            "vasprun.xml",
+            f"<?xml version='1.0'?><modeling><atoms> {HUGE} </atoms></modeling>",
+            f"announces {HUGE}",
+        ),
         ("a.pwo", f"     Program PWSCF v.7\n     number of atoms/cell      =  {HUGE}\n", f"announces {HUGE}"),
         ("vasprun.xml", "<?xml version='1.0'?>" + "<a>" * 200_000, "a vasprun.xml of VASP"),
         ("a.extxyz", f'1\nx=_JSON "{"[" * 100_000}"\nSi 0 0 0\n', "has no relaxed partner"),
@@ -65,7 +81,9 @@ def test_a_trajectory_of_too_many_atoms(tmp_path):
     assert "damaged" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".xz", lzma.compress), (".bz2", bz2.compress)])
+@pytest.mark.parametrize(
+    ("suffix", "compress"), [(".gz", gzip.compress), (".xz", lzma.compress), (".bz2", bz2.compress)]
+)
 @pytest.mark.parametrize("name", ["a.extxyz", "a.out", "OUTCAR", "vasprun.xml"])
 def test_damaged_archives(tmp_path, suffix, compress, name):
     content = bytearray(compress(b"1\n\nSi 0 0 0\n" * 500))

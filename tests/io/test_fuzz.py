@@ -137,8 +137,12 @@ def test_damaged_files_end_in_a_sentence(contents, tmp_path, name):
         for problem in (*found.rejected, *found.notes):
             said = str(problem)
             # What Python says of itself is no sentence about the file.
-            assert not re.search(r"list index|could not convert|NoneType|invalid literal|has no attribute", said), said
+            assert not re.search(
+                r"list index|could not convert|NoneType|invalid literal|has no attribute", said
+            ), said
             assert said.isprintable(), said
-            assert "does not fit into memory" not in said, "it is told beforehand that the file can't hold so much"
+            assert "does not fit into memory" not in said, (
+                "it is told beforehand that the file can't hold so much"
+            )
         refused += bool(found.rejected)
     assert refused > MUTATIONS // 10

@@ -16,7 +16,14 @@ from bptt_relax.io.options import in_python, on_command_line, spell, use
 from bptt_relax.io.problems import summarize
 
 PACKAGE = Path(bptt_relax.__file__).parent
-VALUES = {"fmax": "0.1", "smax": "2", "pressure": "5", "start_below": "7", "max_displacement": "4", "pbc": "True"}
+VALUES = {
+    "fmax": "0.1",
+    "smax": "2",
+    "pressure": "5",
+    "start_below": "7",
+    "max_displacement": "4",
+    "pbc": "True",
+}
 
 
 def test_the_same_options_everywhere():
@@ -72,7 +79,10 @@ def test_no_hint_of_reading_is_written_for_one_reader_only():
             if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
                 continue
             is_docstring = "\n" in node.value
-            assert is_docstring or not re.search(rf"--[a-z]|\b({names})=", node.value), (path.name, node.value)
+            assert is_docstring or not re.search(rf"--[a-z]|\b({names})=", node.value), (
+                path.name,
+                node.value,
+            )
 
 
 def _options_of_commands() -> set[str]:
