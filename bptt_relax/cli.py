@@ -23,6 +23,8 @@ class Check:
     path: tyro.conf.Positional[Path]
     """A folder of relaxations (VASP, Quantum ESPRESSO, extended XYZ, ASE; compressed too) or one file."""
     reading: tyro.conf.OmitArgPrefixes[ReadOptions] = DEFAULT_OPTIONS
+    model: str | None = None
+    """Compare energies, forces and stresses with those of this model too: name of a pretrained one, or a file."""
     rejected_to: Path | None = None
     """Write what was refused, and why, to this CSV file, which may not exist yet."""
 
@@ -183,6 +185,15 @@ def _check(command: Check) -> int:
         print(f"refused: {problem.written(spelling)}", file=sys.stderr)
     if command.rejected_to is not None:
         io.write_rejected(command.rejected_to, found.rejected, spelling)
+    if command.model is not None and found.relaxations:
+        from bptt_relax import analysis
+        from bptt_relax.potentials import pretrained
+
+        agreement = analysis.compare_labels(*pretrained.load(command.model), found.relaxations)
+        for sentence in agreement.sentences:
+            print(sentence)
+        for doubt in agreement.doubts:
+            print(f"note: {doubt}")
     print(f"{len(found.relaxations)} relaxations fit for use, {len(found.rejected)} problems")
     return 2 if found.rejected and not (command.reading.skip_bad and found.relaxations) else 0
 

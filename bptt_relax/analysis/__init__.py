@@ -1,6 +1,7 @@
 """Analysis: can gradients be trusted, is a step stable, what does an unroll cost in memory."""
 
 from bptt_relax.analysis._check import Check
+from bptt_relax.analysis.agreement import Agreement, compare_labels
 from bptt_relax.analysis.certificate import Certificate, format_certificate, selftest
 from bptt_relax.analysis.consistency import check_potential
 from bptt_relax.analysis.gradcheck import GradientReport, gradcheck
@@ -24,6 +25,7 @@ from bptt_relax.analysis.stability import Stability, stability
 
 __all__ = [
     "FASTEST_FIRST",
+    "Agreement",
     "Certificate",
     "Check",
     "Extremes",
@@ -36,6 +38,7 @@ __all__ = [
     "StepSpectrum",
     "adjoint_name",
     "check_potential",
+    "compare_labels",
     "fit_memory",
     "format_certificate",
     "gradcheck",

@@ -1,4 +1,4 @@
-"""Files that announce more than they hold, that are nested deeply, or whose archive is damaged: one sentence, at once."""
+"""Files that announce more than they hold, are nested deeply, or whose archive is damaged: one sentence, at once."""
 
 import bz2
 import gzip

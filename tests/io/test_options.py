@@ -1,4 +1,4 @@
-"""One set of options for Python, ``check`` and ``finetune``; hints name them as who reads the hint has to write them."""
+"""One set of options for Python, ``check`` and ``finetune``; hints name them as their reader has to write them."""
 
 import ast
 import re
