@@ -199,14 +199,15 @@ def _check(command: Check) -> int:
 
 
 def _finetune(command: Finetune) -> int:
-    from bptt_relax import compilation
+    from bptt_relax import compilation, distributed
     from bptt_relax.finetuning.own_data import run
     from bptt_relax.report.tables import print_results
 
     compilation.keep_compiled_programs()
-    finished = run(command.path, command)
-    print_results(finished.results)
-    print(f"results, figures, relaxed structures and tuned models: {finished.folder}")
+    with distributed.joined(**command.distributed.model_dump()):
+        finished = run(command.path, command)
+        print_results(finished.results)
+        print(f"results, figures, relaxed structures and tuned models: {finished.folder}")
     return 0
 
 

@@ -117,8 +117,9 @@ def run_program(main: Callable[[], int]) -> None:
     except tuple(kind for kind, _ in EXIT_CODES) as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
-    if code and any(thread.name.startswith("compile") for thread in threading.enumerate()):
-        # Everything is saved, and a compilation under way, which can't be called off, would be waited for.
+    if code and any(thread.name.startswith(("compile", "watch")) for thread in threading.enumerate()):
+        # Everything is saved. A compilation under way, which can't be called off, would be waited for, and so would
+        # other processes.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

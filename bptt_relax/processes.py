@@ -38,9 +38,20 @@ def locked(lock: Path, what: str) -> Iterator[None]:
         raise InputError(f"cannot write to {lock.parent}: {error.strerror}; choose another --out") from error
     with os.fdopen(handle, "w") as file:
         json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
+    _held.add(lock)
     try:
         yield
     finally:
+        _held.discard(lock)
+        lock.unlink(missing_ok=True)
+
+
+_held: set[Path] = set()
+
+
+def release_locks() -> None:
+    """Give up every lock that this process holds, before it is ended from outside its main thread."""
+    for lock in list(_held):
         lock.unlink(missing_ok=True)
 
 

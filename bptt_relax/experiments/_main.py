@@ -11,8 +11,9 @@ import pydantic
 import tyro
 
 from bptt_relax.outcomes import InputError
+from bptt_relax.runs.settings import RunSettings
 
-Config = TypeVar("Config", bound=pydantic.BaseModel)
+Config = TypeVar("Config", bound=RunSettings)
 
 
 def program(
@@ -35,9 +36,11 @@ def program(
         config = parse(config_type, presets, default, f"python -m {module}", description)
         experiment_module = importlib.import_module(f"{module}.run")
         importlib.import_module("bptt_relax.compilation").keep_compiled_programs()
-        finished = experiment_module.run(config)
-        experiment_module.show(finished.results)
-        print(f"results, figures and models: {finished.folder}")
+        distributed = importlib.import_module("bptt_relax.distributed")
+        with distributed.joined(**config.distributed.model_dump()):
+            finished = experiment_module.run(config)
+            experiment_module.show(finished.results)
+            print(f"results, figures and models: {finished.folder}")
         return 0
 
     return main

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from bptt_relax import threads
+from bptt_relax import distributed, threads
 from bptt_relax.finetuning.settings import BpttSettings
 
 MOST_SIDE_BY_SIDE = 32
@@ -32,8 +32,13 @@ class BatchChoice(NamedTuple):
 
 
 def describe_device() -> dict[str, Any]:
-    """What the default depends on, of this machine."""
-    return {"backend": jax.default_backend(), "cores": threads.cores(), "devices": jax.device_count()}
+    """What the default depends on: this machine, and how many processes have one like it."""
+    return {
+        "backend": jax.default_backend(),
+        "cores": threads.cores(),
+        "devices": jax.local_device_count(),
+        "processes": distributed.processes().count,
+    }
 
 
 def choose_batch(settings: BpttSettings, num_relaxations: int, device: dict[str, Any]) -> BatchChoice:
@@ -45,11 +50,14 @@ def choose_batch(settings: BpttSettings, num_relaxations: int, device: dict[str,
         device: from `describe_device`, on the machine where the run was started.
     """
     on_cpu = device["backend"] == "cpu" and device["devices"] == 1
-    most = device["cores"] if on_cpu else MOST_SIDE_BY_SIDE * device["devices"]
+    units, one = ("cores", 1) if on_cpu else ("devices", MOST_SIDE_BY_SIDE)
+    most = one * device[units] * device["processes"]
     size = min(settings.batch_size or most, num_relaxations)
     lowest, highest = LEARNING_RATES
     rate = settings.learning_rate or min(highest, lowest * sqrt(size))
     steps = max(settings.ionic_steps, size)
     where = f"{device['cores']} cores" if on_cpu else f"{device['devices']} x {device['backend']}"
+    if device["processes"] > 1:
+        where = f"{device['processes']} processes with {where} each"
     why = "as set" if settings.batch_size else f"for {where}, {num_relaxations} relaxations"
     return BatchChoice(size, rate, steps, f"{size} relaxations per update ({why}), learning rate {rate:.2g}")

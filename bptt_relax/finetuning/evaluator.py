@@ -1,11 +1,17 @@
-"""Where a model's relaxations end, and what it says along the reference's: validation scores and measurements."""
+"""Where a model's relaxations end, and what it says along the reference's: validation scores and measurements.
 
+Several processes divide the structures; each of them gets everything.
+"""
+
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from bptt_relax import distributed
 from bptt_relax.batches import PredictMany
+from bptt_relax.finetuning import measurement
 from bptt_relax.finetuning.measurement import Measurement, mean_of_known
 from bptt_relax.finetuning.preparation import Preparation, ionic_steps
 from bptt_relax.finetuning.relaxation import EvaluationForm, evaluated_relaxations
@@ -50,7 +56,10 @@ class Evaluator:
 
     def distance(self, theta: Theta, names: Sequence[str], *, cell_weight: float = 1.0) -> float:
         """Mean over the named relaxations of Delta Q, with that of the cell where it moves: the validation score."""
-        found = {name: relaxed.distance(cell_weight) for name, relaxed in self._relaxed(theta, names)}
+        together = distributed.processes()
+        mine = self._relaxed(theta, together.share(names))
+        parts = together.gather({name: relaxed.distance(cell_weight) for name, relaxed in mine})
+        found = dict(itertools.chain.from_iterable(part.items() for part in parts))
         return float(np.mean([found[name] for name in names]))
 
     def measure(
@@ -64,23 +73,35 @@ class Evaluator:
         Args:
             theta: the model.
             names: of relaxations.
-            on_structure: told after each, in the order in which they finish.
+            on_structure: told after each that this process relaxes, in the order in which they finish.
+
+        Raises:
+            Interrupted: ``on_structure`` did, in whichever process.
         """
-        found = {}
-        for name, relaxed in self._relaxed(theta, names):
-            relaxation = self.relaxations[name]
-            frames = [self._preparation.frame(step) for step in ionic_steps(relaxation)]
-            predictions = self._predict(theta.potential, [(f.positions, f.system) for f in frames])
-            errors = [frame_errors(*each) for each in zip(predictions, frames, strict=True)]
-            found[name] = _measurement(relaxation, relaxed, errors, self._preparation.move_cells)
-            on_structure(name, relaxed)
+        together = distributed.processes()
+
+        def share() -> dict:
+            found = {}
+            for name, relaxed in self._relaxed(theta, together.share(names)):
+                found[name] = self._measured(theta, self.relaxations[name], relaxed)
+                on_structure(name, relaxed)
+            return measurement.to_json(found)
+
+        parts = together.each(share)
+        found = dict(itertools.chain.from_iterable(measurement.from_json(part).items() for part in parts))
         return {name: found[name] for name in names}
 
     def prepare(self, theta: Theta, names: Sequence[str]) -> None:
         """Compile in the background what relaxing these needs."""
-        for relax, chosen in self._by_cell(names):
+        for relax, chosen in self._by_cell(distributed.processes().share(names)):
             starts = [self.relaxations[name].initial for name in chosen]
             relax.prepare(theta, starts, self._preparation.bucketed(chosen))
+
+    def _measured(self, theta: Theta, relaxation: Relaxation, relaxed: Relaxed) -> Measurement:
+        frames = [self._preparation.frame(step) for step in ionic_steps(relaxation)]
+        predictions = self._predict(theta.potential, [(f.positions, f.system) for f in frames])
+        errors = [frame_errors(*each) for each in zip(predictions, frames, strict=True)]
+        return _measurement(relaxation, relaxed, errors, self._preparation.move_cells)
 
     def _relaxed(self, theta: Theta, names: Sequence[str]) -> Iterator[tuple[str, Relaxed]]:
         """Where relaxations of the named structures end, as they finish."""

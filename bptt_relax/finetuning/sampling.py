@@ -1,4 +1,7 @@
-"""What each update of training sees: which relaxations from which starts, and which ionic steps beside them."""
+"""What each update of training sees: which relaxations from which starts, and which ionic steps beside them.
+
+Every process draws the same examples. Making one, with its neighbor list, is left to whoever takes its gradient.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ import numpy as np
 from bptt_relax.finetuning.preparation import IonicStep, Preparation
 from bptt_relax.io.checks import changes_cell
 from bptt_relax.io.relaxations import Relaxation
-from bptt_relax.systems import Structure
+from bptt_relax.systems import Pair, Structure
 from bptt_relax.training import Batch, Example, ReplayFrame
 
 Batches = Callable[[int, int], Iterator[Batch]]
@@ -74,10 +77,14 @@ def batches_of_relaxations(
             yield (tuple(example(epoch, int(k)) for k in order[begin : begin + batch_size]),)
 
     def example(epoch: int, index: int) -> Example:
-        # Drawn per relaxation, so that resuming within an epoch meets the same starts.
-        rng = np.random.default_rng([seed, epoch, 2, index])
         relaxation = relaxations[index]
-        return Example(relaxation.name, preparation.pair(relaxation, starts.draw(relaxation, rng)))
+
+        def make() -> Pair:
+            # Drawn per relaxation, so that resuming within an epoch meets the same starts.
+            rng = np.random.default_rng([seed, epoch, 2, index])
+            return preparation.pair(relaxation, starts.draw(relaxation, rng))
+
+        return Example(relaxation.name, make)
 
     return batches
 
@@ -144,4 +151,4 @@ def random_replay(frames: Sequence[ReplayFrame], count: int):
 
 def labelled(preparation: Preparation, step: IonicStep) -> Example:
     """An ionic step as an example, with the name of its relaxation."""
-    return Example(step.relaxation.name, preparation.frame(step))
+    return Example(step.relaxation.name, lambda: preparation.frame(step))

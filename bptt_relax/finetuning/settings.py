@@ -202,7 +202,7 @@ class FineTuningSettings(RunSettings, RecipeSettings):
 
     def resolved(self) -> dict:
         """Everything that decides the outcome, as JSON. Memory does not: every gradient it chooses from is exact."""
-        return self.model_dump(mode="json", exclude={"out", "resume", "memory_budget"})
+        return self.model_dump(mode="json", exclude={"out", "resume", "distributed", "memory_budget"})
 
 
 class SplitSettings(Settings):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from bptt_relax import compilation
+from bptt_relax import compilation, distributed
 from bptt_relax.analysis import Stability
 from bptt_relax.batches import PredictMany
 from bptt_relax.finetuning import measurement, objectives, sampling
@@ -42,6 +42,7 @@ from bptt_relax.training import (
     Example,
     Gradients,
     Packed,
+    Relaxed,
     ReplayFrame,
     Stage,
     StageResult,
@@ -183,20 +184,20 @@ class Trainer:
     def compile_ahead(self) -> None:
         """Begin to compile, in the background, what training and evaluation need; what is needed first comes first."""
         theta = self._factored(self.start())
-        evaluator = self.evaluator()
+        evaluator, share_of = self.evaluator(), distributed.processes().share_of
 
         def relaxed_ends() -> None:
             term = self._ends().gradients
             for count, relaxation in self._one_of_each_shape():
                 example = Example(relaxation.name, self.preparation.pair(relaxation))
-                term.prepare(theta, example, min(count, self.batch.size))
+                term.prepare(theta, example, share_of(min(count, self.batch.size)))
 
         def forces() -> None:
             matching, beside = self.settings.force_matching, self.settings.bptt.force_weight
             if self.has_forces and (matching.epochs or beside):
                 term = self._gradients(objectives.forces(self.settings))
                 count = max(matching.batch_size, self.batch.ionic_steps if beside else 0)
-                term.prepare(theta, sampling.labelled(self.preparation, self.steps[0]), count)
+                term.prepare(theta, sampling.labelled(self.preparation, self.steps[0]).made(), share_of(count))
 
         def predictions() -> None:
             for _, relaxation in self._one_of_each_shape():
@@ -343,10 +344,10 @@ class Trainer:
         Raises:
             Interrupted: between two structures; nothing is kept.
         """
-        session, chosen = self.session, evaluator or self.evaluator()
+        session, chosen, together = self.session, evaluator or self.evaluator(), distributed.processes()
         names = list(self.corpus.held_out if names is None else names)
 
-        def on_structure(name: str, relaxed) -> None:
+        def on_structure(name: str, relaxed: Relaxed) -> None:
             session.reporter.advance(structure=name, delta_q=relaxed.delta_q)
             session.metrics.write(
                 {"event": "structure", "stage": stage, "structure": name, "delta_q": relaxed.delta_q}
@@ -354,7 +355,7 @@ class Trainer:
             session.check_stop(stage)
 
         def make() -> dict:
-            session.reporter.begin(label, len(names), unit="structures")
+            session.reporter.begin(label, together.share_of(len(names)), unit="structures")
             measured = session.timed("evaluation", lambda: chosen.measure(theta, names, on_structure))
             return measurement.to_json(measured)
 

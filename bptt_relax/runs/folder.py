@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bptt_relax import processes
+from bptt_relax import distributed, processes
 from bptt_relax.outcomes import InputError
 
 RESULTS, CONFIG, METRICS, LOCK = "results.json", "config.json", "metrics.jsonl", "lock"
 
 
 def choose(out: Path | None, resume: bool, name: str) -> Path:
-    """Where a run goes.
+    """Where a run goes; in all but the first of several processes, what stands for it there.
 
     Args:
         out: what the user asked for; None for ``runs/<name>``, numbered so that each run gets its own.
@@ -22,6 +22,11 @@ def choose(out: Path | None, resume: bool, name: str) -> Path:
     Raises:
         InputError: the folder can't be used: it holds another run, or there is nothing to resume.
     """
+    together = distributed.processes()
+    return together.own(Path(together.of_first(lambda: str(_choose(out, resume, name)))))
+
+
+def _choose(out: Path | None, resume: bool, name: str) -> Path:
     if out is None:
         numbered = [Path("runs") / name, *(Path("runs") / f"{name}-{k}" for k in range(2, 10_000))]
         if resume:
@@ -68,3 +73,19 @@ def record_config(folder: Path, config: dict[str, Any], resume: bool) -> None:
             )
         return
     processes.write_json(path, config)
+
+
+def check_shared(folder: Path) -> None:
+    """Of several processes, make sure that each sees the folder of the run.
+
+    Raises:
+        InputError: this one does not.
+    """
+    together = distributed.processes()
+    together.of_first(lambda: None)  # By now the first one has made it.
+    run = together.shared(folder)
+    if not run.is_dir():
+        raise InputError(
+            f"process {together.index} of {together.count} does not see the folder of the run, {run}: "
+            "give an --out that every host shares"
+        )

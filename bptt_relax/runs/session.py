@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from bptt_relax import processes
+from bptt_relax import distributed, processes
 from bptt_relax.outcomes import Interrupted
 from bptt_relax.report.environment import environment, peak_rss_mb
 from bptt_relax.report.metrics import MetricsFile
@@ -75,10 +75,14 @@ class Session:
             self.timing[phase] = self.timing.get(phase, 0.0) + time.perf_counter() - start
 
     def once(self, path: Path, make: Callable[[], Any]) -> Any:
-        """Something as JSON that an interrupted run does not make again: what is there is read back."""
+        """Something as JSON that an interrupted run does not make again: what is there is read back.
+
+        Every process makes it; that of the first counts.
+        """
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            processes.write_json(path, make())
+            made = make()
+            processes.write_json(path, distributed.processes().of_first(lambda: made))
         return processes.read_json(path)
 
     def write_results(self, experiment: str, preset: str | None, config: dict, found: Found) -> Found:
@@ -127,6 +131,7 @@ def opened(folder: Path, config: dict, resume: bool) -> Iterator[Session]:
         Reporter() as reporter,
     ):
         folders.record_config(folder, config, resume)
+        folders.check_shared(folder)
         path = folder / TIMING
         timing = processes.read_json(path) if path.is_file() else {}
         session = Session(folder, reporter, metrics, stop, timing)

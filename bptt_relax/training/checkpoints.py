@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from bptt_relax import distributed
 from bptt_relax._types import PyTree
 from bptt_relax.outcomes import InputError
 from bptt_relax.trees import path_name
@@ -15,12 +16,16 @@ from bptt_relax.trees import path_name
 class Checkpoints:
     """Numbered checkpoints (pytree + JSON) in one folder; the newest two are kept.
 
+    Of several processes all save and restore together, in the folder of the run. Which ones wrote a checkpoint does not
+    matter to those who read it.
+
     Args:
         folder: created where absent.
     """
 
     def __init__(self, folder: Path):
-        self.folder = Path(folder).absolute()
+        self._processes = distributed.processes()
+        self.folder = self._processes.shared(Path(folder)).absolute()
         options = ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
         # Named up front: a manager that has not written yet cannot describe what it finds otherwise.
         handlers = {"state": ocp.StandardCheckpointHandler(), "meta": ocp.JsonCheckpointHandler()}
@@ -30,7 +35,7 @@ class Checkpoints:
         """Write checkpoint ``number``; a process killed meanwhile leaves the previous ones good."""
         self._manager.save(
             number,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)),
+            args=ocp.args.Composite(state=ocp.args.StandardSave(self._processes.to_all(tree)), meta=ocp.args.JsonSave(meta)),
             force=True,
         )
 
@@ -73,13 +78,13 @@ class Checkpoints:
         # a CPU may go on on a GPU.
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-            jax.tree.map(jnp.asarray, like),
+            self._processes.to_all(jax.tree.map(jnp.asarray, like)),
         )
         restored = self._manager.restore(
             number,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()),
         )
-        return restored["state"], restored["meta"]
+        return self._processes.from_all(restored["state"]), restored["meta"]
 
     def close(self) -> None:
         """Release the folder."""

@@ -42,10 +42,19 @@ EventFn = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Example:
-    """One thing to learn from, with the name messages call it; its leaves are best in numpy."""
+    """One thing to learn from, with the name messages call it.
+
+    Attributes:
+        name: in messages.
+        data: whose leaves are best in numpy; or a function that makes it, for whoever needs it.
+    """
 
     name: str
-    data: PyTree
+    data: PyTree | Callable[[], PyTree]
+
+    def made(self) -> "Example":
+        """The same with its data."""
+        return Example(self.name, self.data()) if callable(self.data) else self
 
 
 class LeftOut(NamedTuple):

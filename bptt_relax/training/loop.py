@@ -1,8 +1,12 @@
-"""The loop around a train step: epochs, validation, the best model, checkpoints, time, interruption."""
+"""The loop around a train step: epochs, validation, the best model, checkpoints, time, interruption.
+
+Of several processes each draws the same batches and takes the gradients of its share of every batch. Sums of gradients,
+and whatever decides how to go on, are put together once per update: all make the same updates and stop at the same one.
+"""
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bptt_relax import distributed
 from bptt_relax._types import Array
 from bptt_relax.outcomes import Interrupted
 from bptt_relax.relax import Theta
@@ -142,6 +147,38 @@ def fit(
         return _Fit(stage, theta, validate, checkpoints, on_event, should_stop).run()
 
 
+class Sum(NamedTuple):
+    """Gradients of one term, added up over the examples of all processes that could be used.
+
+    Attributes:
+        total: sum of their gradients.
+        loss: sum of their losses.
+        count: how many they are.
+    """
+
+    total: Packed
+    loss: float
+    count: int
+
+
+class Update(NamedTuple):
+    """What all processes know of an update.
+
+    Attributes:
+        seconds: that it took, waiting for the next batch included.
+        waited: for the next batch.
+        compiled: a program was compiled in one of them.
+        stop: one of them was asked to stop.
+        left_out: examples that could not be used.
+    """
+
+    seconds: float
+    waited: float
+    compiled: bool
+    stop: bool
+    left_out: list[LeftOut]
+
+
 class _Fit:
     """One stage under way."""
 
@@ -164,7 +201,7 @@ class _Fit:
         if progress.finished:
             return StageResult(_unpacked(self.best), progress)
         if progress.epoch == 0 and progress.cursor == 0:
-            progress.score = self.validate(_unpacked(self.state.theta))
+            progress.score = self._score(_unpacked(self.state.theta))
             self.emit("epoch", epoch=0, validation=progress.score, best=True)
         while not self.stage.is_over(progress) and self.unusable < MOST_SKIPPED_IN_A_ROW:
             losses = self._epoch()
@@ -182,44 +219,46 @@ class _Fit:
     def _epoch(self) -> list[float]:
         """Updates to the end of the epoch, or of the time."""
         stage, progress, losses = self.stage, self.progress, []
-        with Prefetched(stage.batches(progress.epoch, progress.cursor)) as batches:
-            for batch in batches:
+        with Prefetched(_shares(stage.batches(progress.epoch, progress.cursor))) as batches:
+            for structure, batch in batches:
                 waited, batches.waited = batches.waited, 0.0
                 start = time.perf_counter()
                 found = _gradients(stage, self.state.theta, batch)
-                applied, norm = self._apply(found)
-                if not any(part.compiled for part in found):
-                    progress.seconds += waited + time.perf_counter() - start
-                    progress.waited += waited
+                sums = _add_up(self.state.theta, found)
+                applied, norm = self._apply(sums)
+                update = _agree(found, waited, time.perf_counter() - start, self.should_stop())
+                if not update.compiled:
+                    progress.seconds += update.seconds
+                    progress.waited += update.waited
                 progress.cursor += 1
                 progress.since_validation += 1
-                progress.examples += found[0].count
-                loss = _loss(stage, found)
+                progress.examples += sums[0].count
+                loss = _loss(stage, sums)
                 if applied:
                     losses.append(loss)
                 self.unusable = 0 if applied else self.unusable + 1
-                for left_out in (each for part in found for each in part.left_out):
+                for left_out in update.left_out:
                     self._leave_out(left_out)
                 self.emit(
                     "step",
                     epoch=progress.epoch + 1,
                     step=int(self.state.step),
-                    structure=_named(batch[0]),
-                    examples=found[0].count,
+                    structure=structure,
+                    examples=sums[0].count,
                     loss=loss,
                     grad_norm=norm,
                     seconds=progress.seconds,
                 )
-                if self.should_stop():
+                if update.stop:
                     self._save()
                     raise Interrupted(stage.name)
                 if progress.seconds >= stage.seconds or self.unusable >= MOST_SKIPPED_IN_A_ROW:
                     break
         return losses
 
-    def _apply(self, found: list[BatchGradient]) -> tuple[bool, float]:
+    def _apply(self, found: list[Sum]) -> tuple[bool, float]:
         """Update theta by the weighted mean gradients; whether that was possible, and the gradient's norm."""
-        if found[0].total is None:
+        if not found[0].count:
             return False, math.nan
         used = [(part, term) for part, term in zip(found, self.stage.terms, strict=True) if part.count]
         gradient = _weighted_sum(
@@ -230,7 +269,7 @@ class _Fit:
 
     def _validate(self, losses: list[float]) -> None:
         progress = self.progress
-        score = self.validate(_unpacked(self.state.average))
+        score = self._score(_unpacked(self.state.average))
         # A start whose score is not finite is beaten by any that is.
         improved = math.isfinite(score) and not score >= progress.score
         if improved:
@@ -246,6 +285,11 @@ class _Fit:
             examples_per_s=progress.examples / progress.seconds if progress.seconds else None,
             waited_share=progress.waited / progress.seconds if progress.seconds else None,
         )
+
+    def _score(self, theta: Theta) -> float:
+        """The score that every process decides by."""
+        score = self.validate(theta)
+        return distributed.processes().of_first(lambda: score)
 
     def _leave_out(self, left_out: LeftOut) -> None:
         self.progress.skipped[left_out.name] = self.progress.skipped.get(left_out.name, 0) + 1
@@ -264,7 +308,17 @@ class _Fit:
         self.checkpoints.save(number, (self.state, self.best), vars(progress).copy())
 
 
-def _gradients(stage: Stage, theta: Theta, batch: Batch) -> list[BatchGradient]:
+def _shares(batches: Iterable[Batch]) -> Iterator[tuple[str, Batch]]:
+    """What this process does of each batch, and what the batch is called."""
+    share = distributed.processes().share
+    for batch in batches:
+        yield (
+            _named(batch[0]),
+            tuple(tuple(example.made() for example in share(examples)) for examples in batch),
+        )
+
+
+def _gradients(stage: Stage, theta: Packed, batch: Batch) -> list[BatchGradient]:
     """Of every term, all under way at once."""
     running = [
         term.gradients.submit(theta, examples) for term, examples in zip(stage.terms, batch, strict=True)
@@ -272,7 +326,32 @@ def _gradients(stage: Stage, theta: Theta, batch: Batch) -> list[BatchGradient]:
     return [collect() for collect in running]
 
 
-def _loss(stage: Stage, found: list[BatchGradient]) -> float:
+def _add_up(theta: Packed, found: list[BatchGradient]) -> list[Sum]:
+    """Of every term, over all processes."""
+    sums = [
+        Sum(jax.tree.map(jnp.zeros_like, theta) if part.total is None else part.total, part.loss, part.count)
+        for part in found
+    ]
+    return [
+        Sum(total, float(loss), int(count)) for total, loss, count in distributed.processes().add_up(sums)
+    ]
+
+
+def _agree(found: list[BatchGradient], waited: float, seconds: float, stop: bool) -> Update:
+    """What only together is known of an update; the slowest process decides how long it took."""
+    compiled = any(part.compiled for part in found)
+    own = Update(waited + seconds, waited, compiled, stop, [each for part in found for each in part.left_out])
+    said = [Update(*update) for update in distributed.processes().gather(own)]
+    return Update(
+        max(update.seconds for update in said),
+        max(update.waited for update in said),
+        any(update.compiled for update in said),
+        any(update.stop for update in said),
+        [LeftOut(*each) for update in said for each in update.left_out],
+    )
+
+
+def _loss(stage: Stage, found: list[Sum]) -> float:
     if not found[0].count:
         return math.nan
     return sum(
