@@ -11,7 +11,8 @@ from typing import Annotated
 import tyro
 
 from bptt_relax.finetuning.settings import OwnDataSettings
-from bptt_relax.outcomes import InputError
+from bptt_relax.io.options import DEFAULT_OPTIONS, ReadOptions
+from bptt_relax.outcomes import InputError, printable
 from bptt_relax.relaxing.settings import RelaxSettings
 
 
@@ -21,14 +22,11 @@ class Check:
 
     path: tyro.conf.Positional[Path]
     """A folder of relaxations (VASP, Quantum ESPRESSO, extended XYZ, ASE; compressed too) or one file."""
-    allow_unconverged: bool = False
-    """Accept relaxations that did not converge."""
-    fmax: float = 0.05
-    """Largest force allowed at the end of a relaxation, eV/angstrom."""
-    reorder: bool = False
-    """Match atoms that were sorted differently at start and end."""
+    reading: tyro.conf.OmitArgPrefixes[ReadOptions] = DEFAULT_OPTIONS
+    model: str | None = None
+    """Compare energies, forces and stresses with those of this model too: name of a pretrained one, or a file."""
     rejected_to: Path | None = None
-    """Write what was refused, and why, to this CSV file."""
+    """Write what was refused, and why, to this CSV file, which may not exist yet."""
 
 
 class Finetune(OwnDataSettings):
@@ -166,24 +164,38 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _check(command: Check) -> int:
     from bptt_relax import io
+    from bptt_relax.io.options import on_command_line
+    from bptt_relax.io.problems import refuse_existing, summarize
 
     if not command.path.exists():
         raise InputError(f"cannot read {command.path}: no such file or folder")
-    limits = io.Limits(fmax=command.fmax, allow_unconverged=command.allow_unconverged)
-    found = io.inspect(command.path, limits=limits, reorder=command.reorder)
+    if command.rejected_to is not None:
+        refuse_existing(command.rejected_to)
+    spelling = on_command_line()
+    found = io.inspect(command.path, command.reading)
     for relaxation in found.relaxations:
+        made = relaxation.calculation.describe()
         print(
             f"{relaxation.name}: {len(relaxation.initial.species)} atoms, {len(relaxation.frames)} steps, "
-            f"largest force at the end {relaxation.fmax:.3f} eV/A"
+            f"largest force at the end {relaxation.fmax:.3f} eV/A" + (f"; {printable(made)}" if made else "")
         )
-    for note in found.notes:
-        print(f"note: {note}")
+    for line in summarize(found.notes, spelling):
+        print(f"note: {line}")
     for problem in found.rejected:
-        print(f"refused: {problem}", file=sys.stderr)
+        print(f"refused: {problem.written(spelling)}", file=sys.stderr)
     if command.rejected_to is not None:
-        io.write_rejected(command.rejected_to, found.rejected)
+        io.write_rejected(command.rejected_to, found.rejected, spelling)
+    if command.model is not None and found.relaxations:
+        from bptt_relax import analysis
+        from bptt_relax.models import pretrained
+
+        agreement = analysis.compare_labels(*pretrained.load(command.model), found.relaxations)
+        for sentence in agreement.sentences:
+            print(sentence)
+        for doubt in agreement.doubts:
+            print(f"note: {doubt}")
     print(f"{len(found.relaxations)} relaxations fit for use, {len(found.rejected)} problems")
-    return 2 if found.rejected else 0
+    return 2 if found.rejected and not (command.reading.skip_bad and found.relaxations) else 0
 
 
 def _finetune(command: Finetune) -> int:

@@ -7,6 +7,7 @@ on, and the host reads the code afterwards and says what happened, with the stru
 import os
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable
 from enum import IntEnum
 
@@ -85,6 +86,19 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
 """What a program exits with: input, model, numerics, resources."""
 
 
+def printable(text: str) -> str:
+    """Text without what a terminal would obey: control characters and such that turn writing around, as escapes.
+
+    Args:
+        text: perhaps with names of files or contents of them in it; line breaks and tabs stay.
+    """
+    # Lone surrogates stand for bytes of a file name that are no text; printing them would raise.
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c)[0] != "C" else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
 def run_program(main: Callable[[], int]) -> None:
     """Run a program's main and exit; expected failures become one sentence and their exit code.
 
@@ -101,7 +115,7 @@ def run_program(main: Callable[[], int]) -> None:
         print(interruption, file=sys.stderr)
         code = 128 + interruption.signal
     except tuple(kind for kind, _ in EXIT_CODES) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     if code and any(thread.name.startswith("compile") for thread in threading.enumerate()):
         # Everything is saved, and a compilation under way, which can't be called off, would be waited for.

@@ -1,6 +1,7 @@
 """Analysis: can gradients be trusted, is a step stable, what does an unroll cost in memory."""
 
 from bptt_relax.analysis._check import Check
+from bptt_relax.analysis.agreement import Agreement, compare_labels
 from bptt_relax.analysis.certificate import Certificate, format_certificate, selftest
 from bptt_relax.analysis.consistency import check_potential
 from bptt_relax.analysis.gradcheck import GradientReport, gradcheck
@@ -14,6 +15,7 @@ from bptt_relax.analysis.spectrum import Extremes, StepSpectrum, hessian_extreme
 from bptt_relax.analysis.stability import Stability, stability
 
 __all__ = [
+    "Agreement",
     "Certificate",
     "Check",
     "Extremes",
@@ -22,6 +24,7 @@ __all__ = [
     "Stability",
     "StepSpectrum",
     "check_potential",
+    "compare_labels",
     "format_certificate",
     "gradcheck",
     "hessian_extremes",

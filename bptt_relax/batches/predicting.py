@@ -30,7 +30,7 @@ class PredictMany:
 
         in_turn = choose_mapping(mapping) == "in_turn"
         self._size = 1 if in_turn else SIDE_BY_SIDE
-        self._programs = Programs(over_structures(predict, mapping))
+        self._programs = Programs(over_structures(predict, mapping), several_at_once=in_turn)
 
     def __call__(self, params: Params, structures: Sequence[tuple[Positions, System]]) -> list[Prediction]:
         """What the potential says, on the host, padded as the structures are.
@@ -60,10 +60,6 @@ class PredictMany:
     def prepare(self, params: Params, structure: tuple[Positions, System]) -> None:
         """Compile in the background for structures of this shape."""
         self._programs.prepare(params, *self._stacked([structure]))
-
-    def one(self, params: Params, positions: Positions, system: System) -> Prediction:
-        """Of one structure; may be called from several threads."""
-        return trees.take(self._ask(params, [(positions, system)]), 0)
 
     def _ask(self, params: Params, structures: Sequence[tuple[Positions, System]]) -> Prediction:
         """Of structures of one shape, stacked, in one call."""

@@ -64,7 +64,9 @@ class RelaxMany:
         record = whole_path if keep_path else nothing
         self._in_turn = choose_mapping(mapping) == "in_turn"
         one = settle(relaxation, num_steps, CHUNK_IN_TURN if self._in_turn else CHUNK_SIDE_BY_SIDE, record)
-        self._programs = Programs(one if self._in_turn else jax.vmap(one, in_axes=(None, 0, 0)))
+        self._programs = Programs(
+            one if self._in_turn else jax.vmap(one, in_axes=(None, 0, 0)), several_at_once=self._in_turn
+        )
         self._relaxation, self._spec, self._skin = relaxation, spec, skin
         self._workers, self._slots = workers, slots
         self._start = jax.jit(partial(begin, relaxation))

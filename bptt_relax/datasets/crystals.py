@@ -6,8 +6,7 @@ their start and whether their cell was free.
 
 from collections.abc import Iterable
 
-from bptt_relax.io.pairs import at_relaxed_cell
-from bptt_relax.io.relaxations import Relaxation
+from bptt_relax.io.relaxations import Relaxation, at_relaxed_cell
 from bptt_relax.io.splits import Split, check_split
 from bptt_relax.outcomes import InputError
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from bptt_relax.io.options import ReadOptions
 from bptt_relax.runs.settings import RunSettings, Settings
 from bptt_relax.units import parse_bytes
 
@@ -204,23 +205,6 @@ class FineTuningSettings(RunSettings, RecipeSettings):
         return self.model_dump(mode="json", exclude={"out", "resume", "memory_budget"})
 
 
-class ReadingSettings(Settings):
-    """What of the data is accepted."""
-
-    fmax: float = Field(default=0.05, gt=0)
-    """Largest force allowed at the end of a relaxation, eV/angstrom."""
-    allow_unconverged: bool = False
-    """Accept relaxations that did not converge."""
-    start_below: float = Field(default=8.0, gt=0)
-    """Start at the first ionic step whose largest force is below this, eV/angstrom."""
-    reorder: bool = False
-    """Match atoms that were sorted differently at start and end."""
-    skip_bad: bool = False
-    """Leave out what is wrong, with the reasons in rejected.csv, instead of refusing everything."""
-    in_relaxed_cell: bool = False
-    """Take relaxations whose cell changed as relaxations of the atoms in the final cell."""
-
-
 class SplitSettings(Settings):
     """What the relaxations are used for. Those that share a start, an end or a parent stay together."""
 
@@ -237,5 +221,5 @@ class SplitSettings(Settings):
 class OwnDataSettings(FineTuningSettings):
     """Settings of fine-tuning on the user's own relaxations."""
 
-    reading: ReadingSettings = ReadingSettings()
+    reading: ReadOptions = ReadOptions()
     split: SplitSettings = SplitSettings()

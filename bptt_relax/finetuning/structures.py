@@ -19,7 +19,7 @@ def write(relaxations: Sequence[Relaxation], runs: Runs, folder: Path) -> None:
             cell = r.relaxed.cell if m.relaxed.cell is None else m.relaxed.cell
             relaxed = r.relaxed._replace(positions=m.relaxed.positions, cell=cell)
             ends.append(Relaxation(r.name, r.group, r.kind, (relaxed,), converged=m.relaxed.converged))
-        write_relaxations(folder / f"{stage}.extxyz", ends)
+        write_relaxations(folder / f"{stage}.extxyz", ends, replace=True)
 
 
 def displacements(relaxations: Sequence[Relaxation], runs: Runs) -> list[dict]:

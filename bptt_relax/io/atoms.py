@@ -1,11 +1,12 @@
 """ASE's Atoms to our structures and back."""
 
+import re
 from typing import NamedTuple
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.constraints import FixAtoms, FixCartesian, FixScaled
+from ase.constraints import FixAtoms, FixCartesian, FixedLine, FixedPlane, FixScaled
 from ase.geometry import complete_cell
 from ase.stress import voigt_6_to_full_3x3_stress
 
@@ -21,9 +22,30 @@ class LabelKeys(NamedTuple):
     energy: str | None = None
     forces: str | None = None
     stress: str | None = None
+    virial: str | None = None
 
 
 DEFAULT_KEYS = LabelKeys()
+
+
+class Unused(NamedTuple):
+    """Names of what a structure carries and nobody reads, by what the names suggest.
+
+    Attributes:
+        energy: numbers.
+        forces: arrays of three numbers per atom.
+        stress: six or nine numbers.
+        virial: six or nine numbers.
+        constraints: arrays of flags.
+        other: everything else.
+    """
+
+    energy: tuple[str, ...] = ()
+    forces: tuple[str, ...] = ()
+    stress: tuple[str, ...] = ()
+    virial: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
+    other: tuple[str, ...] = ()
 
 
 class Labels(NamedTuple):
@@ -142,8 +164,20 @@ def free_components(atoms: Atoms) -> np.ndarray:
 
 
 def unsupported_constraints(atoms: Atoms) -> list[str]:
-    """Names of the constraints that `free_components` can't express."""
-    return sorted({type(c).__name__ for c in atoms.constraints if _fixed_components(c, atoms) is None})
+    """What is wrong with constraints that `free_components` can't express, one sentence each."""
+    found = {
+        f"constraint {type(c).__name__} can't be kept: only fixed atoms and fixed Cartesian components can"
+        + (", and a lattice vector that is held here is none" if isinstance(c, FixScaled) else "")
+        for c in atoms.constraints
+        if _fixed_components(c, atoms) is None
+    }
+    return sorted(found)
+
+
+CONSTRAINT_FIX = (
+    "turn the cell so that what is held lies along x, y or z; or fix whole atoms (FixAtoms) or Cartesian components "
+    "(FixCartesian); or leave it out"
+)
 
 
 def labels(atoms: Atoms, keys: LabelKeys = DEFAULT_KEYS) -> Labels:
@@ -155,24 +189,94 @@ def labels(atoms: Atoms, keys: LabelKeys = DEFAULT_KEYS) -> Labels:
 
     Raises:
         KeyError: a given key is not there.
-        ValueError: what stands under a key has the wrong shape.
+        ValueError: the key, and why what stands under it can't be used.
     """
     results = dict(atoms.calc.results) if atoms.calc is not None else {}
     if keys.energy is not None:
-        energy, energy_kind = float(_lookup(atoms, results, keys.energy)), keys.energy
+        energy, energy_kind = _numbers(atoms, results, keys.energy, (1,)), keys.energy
     elif "free_energy" in results:
         energy, energy_kind = float(results["free_energy"]), "free"
     else:
         energy, energy_kind = results.get("energy"), "total"
-    forces = results.get("forces") if keys.forces is None else _lookup(atoms, results, keys.forces)
-    stress = results.get("stress") if keys.stress is None else _lookup(atoms, results, keys.stress)
-    if forces is not None:
-        forces = np.asarray(forces, np.float64).reshape(len(atoms), 3)
-    if stress is not None:
-        stress = np.asarray(stress, np.float64)
-        stress = voigt_6_to_full_3x3_stress(stress) if stress.size == 6 else stress.reshape(3, 3)
+    if keys.forces is not None:
+        forces = _numbers(atoms, results, keys.forces, (3 * len(atoms),))
+    else:
+        forces = results.get("forces")
+    if keys.virial is not None:
+        volume = abs(np.linalg.det(atoms.cell.array))
+        if volume == 0:
+            raise ValueError(f"{keys.virial}, because a virial needs a cell with a volume")
+        stress = -_tensor(_numbers(atoms, results, keys.virial, (6, 9))) / volume
+    elif keys.stress is not None:
+        stress = _tensor(_numbers(atoms, results, keys.stress, (6, 9)))
+    else:
+        stress = None if results.get("stress") is None else _tensor(np.asarray(results["stress"], np.float64))
     return Labels(
-        None if energy is None else float(energy), forces, stress, None if energy is None else energy_kind
+        None if energy is None else float(np.reshape(energy, ())),
+        None if forces is None else np.asarray(forces, np.float64).reshape(len(atoms), 3),
+        stress,
+        None if energy is None else energy_kind,
+    )
+
+
+def unused(atoms: Atoms, keys: LabelKeys = DEFAULT_KEYS) -> Unused:
+    """What a structure carries and `labels` does not read.
+
+    Args:
+        atoms: as read.
+        keys: where labels are read.
+    """
+    results = atoms.calc.results if atoms.calc is not None else {}
+    # Results that have the same meaning as those that are read, or belong to them.
+    read = {*keys, "energy", "free_energy", "forces"} - {None}
+    if keys.virial is None and keys.stress is None:
+        read.add("stress")
+    found: dict[str, list[str]] = {kind: [] for kind in Unused._fields}
+    for place, known in ((atoms.arrays, _KNOWN_ARRAYS), (atoms.info, _KNOWN_INFO), (results, set())):
+        for name, value in place.items():
+            if name in read or name in known or name.startswith(CALCULATION_PREFIX):
+                continue
+            found[_looks_like(name, value, len(atoms))].append(str(name))
+    return Unused(**{kind: tuple(sorted(set(names))) for kind, names in found.items()})
+
+
+CALCULATION_PREFIX = "calculation_"
+"""Of the info keys that hold what `Calculation` knows, in extended XYZ."""
+
+_KNOWN_ARRAYS = {"positions", "numbers", "masses", "tags", "initial_magmoms", "initial_charges"}
+_KNOWN_INFO = {
+    *(
+        "job",
+        "relaxation",
+        "traj",
+        "trajectory",
+        "group",
+        "kind",
+        "config_type",
+        "converged",
+        "frame",
+        "nframes",
+    ),
+    *("name", "source", "spacegroup", "unit_cell", "occupancy", "key_value_pairs", "data", "unique_id"),
+}
+
+
+def _looks_like(name: str, value, num_atoms: int) -> str:
+    lowered = str(name).lower()
+    shape, kind = np.shape(value), np.asarray(value).dtype.kind if not isinstance(value, (str, dict)) else "U"
+    size = int(np.prod(shape))
+    if kind == "b" and shape[:1] == (num_atoms,):
+        return "constraints"
+    if kind not in "iuf":
+        return "other"
+    if shape == (num_atoms, 3) and "force" in lowered:
+        return "forces"
+    if size in (6, 9) and "virial" in lowered:
+        return "virial"
+    if size in (6, 9) and "stress" in lowered:
+        return "stress"
+    return (
+        "energy" if size == 1 and re.search(r"energy|enthalpy|toten|^e_?(0|fr|tot|dft)", lowered) else "other"
     )
 
 
@@ -182,11 +286,25 @@ def possible_forces(atoms: Atoms) -> list[str]:
     return sorted(k for k, v in atoms.arrays.items() if k not in known and np.shape(v) == (len(atoms), 3))
 
 
-def _lookup(atoms: Atoms, results: dict, key: str):
+def _numbers(atoms: Atoms, results: dict, key: str, sizes: tuple[int, ...]) -> np.ndarray:
+    """What stands under a key, as numbers."""
     for place in (atoms.arrays, atoms.info, results):
-        if key in place:
-            return place[key]
+        if key not in place:
+            continue
+        try:
+            found = np.asarray(place[key], np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f"{key}, because it holds no numbers") from None
+        if found.size not in sizes:
+            wanted = " or ".join(map(str, sizes))
+            raise ValueError(f"{key}, because it holds {found.size} numbers instead of {wanted}")
+        return found
     raise KeyError(key)
+
+
+def _tensor(values: np.ndarray) -> np.ndarray:
+    """(3, 3) of nine numbers, or of six in Voigt's order."""
+    return voigt_6_to_full_3x3_stress(values.ravel()) if values.size == 6 else values.reshape(3, 3)
 
 
 def _fixed_components(constraint, atoms: Atoms) -> tuple[np.ndarray, np.ndarray] | None:
@@ -196,9 +314,27 @@ def _fixed_components(constraint, atoms: Atoms) -> tuple[np.ndarray, np.ndarray]
     if isinstance(constraint, FixCartesian):
         return np.atleast_1d(constraint.index), np.asarray(constraint.mask, bool)
     if isinstance(constraint, FixScaled):
-        mask = np.asarray(constraint.mask, bool)
-        cell = atoms.cell.array
-        along_axes = np.allclose(cell, np.diag(np.diag(cell)), atol=1e-6 * np.abs(cell).max())
-        if mask.all() or along_axes:
-            return np.atleast_1d(constraint.index), mask
-    return None
+        mask = _outside(atoms.cell.array[~np.asarray(constraint.mask, bool)])
+    elif isinstance(constraint, FixedLine):
+        mask = _outside(np.reshape(constraint.dir, (1, 3)))
+    elif isinstance(constraint, FixedPlane):
+        inside = _outside(np.reshape(constraint.dir, (1, 3)))
+        mask = None if inside is None else ~inside
+    else:
+        return None
+    return None if mask is None else (np.atleast_1d(constraint.index), mask)
+
+
+def _outside(directions: np.ndarray) -> np.ndarray | None:
+    """(3,) mask of the Cartesian components that stay where an atom moves along given directions alone.
+
+    Args:
+        directions: (m, 3), independent.
+
+    Returns:
+        None where what the directions span is no axis and no plane of Cartesian axes.
+    """
+    if not len(directions):
+        return np.ones(3, bool)
+    touched = np.any(np.abs(directions) > 1e-4 * np.abs(directions).max(initial=0.0), axis=0)
+    return ~touched if touched.sum() == len(directions) else None

@@ -13,6 +13,7 @@ class Course(NamedTuple):
         finished: the output has its regular end; None where the format has none.
         unconverged_steps: ionic steps whose electronic loop did not converge.
         extra_steps: how many steps at the end belong to another calculation.
+        runs: how many runs the output holds, one after the other.
         free: (n, 3) bool, what the code let move, or None where it doesn't say.
     """
 
@@ -20,4 +21,5 @@ class Course(NamedTuple):
     finished: bool | None = None
     unconverged_steps: frozenset[int] = frozenset()
     extra_steps: int = 0
+    runs: int = 1
     free: np.ndarray | None = None

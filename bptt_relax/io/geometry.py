@@ -8,6 +8,9 @@ from ase.data import covalent_radii
 from bptt_relax import neighbors
 from bptt_relax.systems import Structure
 
+ABSURD = 1e6
+"""angstrom; nothing that is computed atom by atom is a tenth of a millimeter wide."""
+
 
 def heights(cell: np.ndarray) -> np.ndarray:
     """Distances between opposite faces of a cell.
@@ -22,8 +25,9 @@ def heights(cell: np.ndarray) -> np.ndarray:
 
 
 def measurable(structure: Structure) -> bool:
-    """Whether distances mean anything: all numbers finite, a cell with a volume."""
-    if not (np.isfinite(structure.cell).all() and np.isfinite(structure.positions).all()):
+    """Whether distances mean anything: all numbers finite and no larger than `ABSURD`, a cell with a volume."""
+    # Also false where one is NaN.
+    if not all(np.all(np.abs(numbers) < ABSURD) for numbers in (structure.cell, structure.positions)):
         return False
     lengths = np.linalg.norm(structure.cell, axis=1)
     return bool(abs(np.linalg.det(structure.cell)) > 1e-6 * np.prod(lengths))

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from bptt_relax import systems
 from bptt_relax.io.checks import cell_change, changes_cell
+from bptt_relax.io.options import DEFAULT_OPTIONS, ReadOptions
 from bptt_relax.io.problems import Problem, describe
 from bptt_relax.io.reading import read_relaxations
 from bptt_relax.io.relaxations import Relaxation
@@ -58,33 +57,25 @@ def to_pairs(
 
 
 def read_pairs(
-    path: Path | str, spec: GraphSpec, *, skin: float = 1.0, free_cells: bool = False, **options
+    path: Path | str,
+    spec: GraphSpec,
+    options: ReadOptions = DEFAULT_OPTIONS,
+    *,
+    skin: float = 1.0,
+    free_cells: bool = False,
+    **changes,
 ) -> list[Pair]:
     """Read, check, pad and build neighbors in one go.
 
     Args:
         path: as `read_relaxations`.
         spec: the graph the potential asks for (``potential.graph``).
+        options: of reading.
         skin: of the neighbor lists, angstrom.
         free_cells: as `to_pairs`.
-        **options: of `read_relaxations`.
+        **changes: single options in place of those.
 
     Raises:
         InputError: lists everything that is wrong.
     """
-    return to_pairs(read_relaxations(path, **options), spec, skin=skin, free_cells=free_cells)
-
-
-def at_relaxed_cell(relaxation: Relaxation) -> Relaxation:
-    """The relaxation of the atoms alone, in the cell that a relaxation with a free cell ended in.
-
-    The start keeps its fractional coordinates. Steps in between are dropped: their labels belong to other cells.
-
-    Args:
-        relaxation: with any cell.
-    """
-    r = relaxation
-    start = r.initial._replace(
-        positions=r.initial.positions @ np.linalg.inv(r.initial.cell) @ r.relaxed.cell, cell=r.relaxed.cell
-    )
-    return r._replace(frames=(start, r.relaxed), energies=None, forces=None, stresses=None, start=0)
+    return to_pairs(read_relaxations(path, options, **changes), spec, skin=skin, free_cells=free_cells)

@@ -1,6 +1,5 @@
 """One relaxation as a file gives it, before it is known whether its steps fit together."""
 
-import lzma
 import re
 import shutil
 import tempfile
@@ -10,14 +9,17 @@ from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree.ElementTree import ParseError
 
 from ase import Atoms
 from ase.io import read
 from ase.io.formats import UnknownFileTypeError, filetype
 
-from bptt_relax.io import espresso, vasp
+from bptt_relax.io import espresso, sizes, vasp
+from bptt_relax.io.atoms import CALCULATION_PREFIX
+from bptt_relax.io.calculation import WRITTEN, Calculation
 from bptt_relax.io.course import Course
-from bptt_relax.io.sources import ACCEPTED, OPENERS, Source, bare
+from bptt_relax.io.sources import ACCEPTED, OPENERS, UNPACKING_ERRORS, Source, bare, beside, vasp_name
 from bptt_relax.outcomes import InputError
 
 RELAXATION_KEYS = ("job", "relaxation", "traj", "trajectory", "group")
@@ -29,6 +31,19 @@ MAX_BYTES = 8 * 2**30
 # These reach beyond the file that is given: other folders, servers.
 _REFUSED = {"bundletrajectory", "mysql", "postgresql"}
 
+_TEXTS = ("espresso-out", "vasp-out", "vasp-xml", "vasp", "extxyz", "xyz")
+"""Formats whose contents are looked at before they are read."""
+
+_CALLED = {
+    "vasp-out": "an OUTCAR of VASP",
+    "vasp-xml": "a vasprun.xml of VASP",
+    "vasp": "a POSCAR of VASP",
+    "espresso-out": "an output of pw.x",
+    "extxyz": "extended XYZ",
+    "traj": "an ASE trajectory",
+    "db": "an ASE database",
+}
+
 
 class Record(NamedTuple):
     """The steps of one relaxation, as read.
@@ -39,6 +54,10 @@ class Record(NamedTuple):
         steps: in their order.
         course: how the calculation went.
         notes: what the reader had to say.
+        calculation: what it was.
+        tag: of a run among several in a folder.
+        by_key: the file says which of its frames belong together.
+        is_pair: the source is a folder with start and end.
     """
 
     name: str
@@ -46,6 +65,10 @@ class Record(NamedTuple):
     steps: list[Atoms]
     course: Course
     notes: tuple[str, ...] = ()
+    calculation: Calculation = Calculation()
+    tag: str = ""
+    by_key: bool = False
+    is_pair: bool = False
 
 
 def read_source(source: Source) -> list[Record]:
@@ -59,21 +82,27 @@ def read_source(source: Source) -> list[Record]:
     """
     if source.format == "pair":
         ends = [read_file(path, None)[0][-1] for path in source.paths]
-        return [Record(source.name, str(source.paths[0].parent), ends, Course())]
+        return [
+            Record(source.name, str(source.paths[0].parent), ends, Course(), tag=source.tag, is_pair=True)
+        ]
     path = source.paths[0]
     steps, text, notes, kind = read_file(path, source.format)
     if kind == "espresso-out":
-        course = espresso.course_of_pw(text)
+        course, calculation = espresso.course_of_pw(text), espresso.calculation_of_pw(text)
     elif kind == "vasp-out":
-        course = vasp.course_of_outcar(text)
-        constraints = vasp.find_selective(path.parent, lambda p: read_file(p, "vasp")[0][-1])
+        course, calculation = vasp.course_of_outcar(text), vasp.calculation_of_outcar(text)
         for step in steps:
-            step.set_constraint(constraints)
+            # ASE takes those of any POSCAR or CONTCAR that lies beside it, whatever its atoms.
+            step.set_constraint()
     elif kind == "vasp-xml":
-        course = _with_outcar(vasp.course_of_vasprun(text), path)
+        course, calculation = _with_outcar(
+            vasp.course_of_vasprun(text), vasp.calculation_of_vasprun(text), path
+        )
     else:
         return _by_key(source.name, path, steps, notes)
-    return [Record(source.name, str(path), steps, course, notes)]
+    if kind != "espresso-out":
+        notes += _hold(steps, path)
+    return [Record(source.name, str(path), steps, course, notes, calculation, source.tag)]
 
 
 @contextmanager
@@ -94,8 +123,12 @@ def unpacked(path: Path) -> Iterator[Path]:
         try:
             with OPENERS[path.suffix.lower()](path) as packed, plain.open("wb") as out:
                 shutil.copyfileobj(_Capped(packed, path), out, 2**20)
-        except (EOFError, OSError, lzma.LZMAError) as error:
-            raise InputError(f"cannot unpack {path} ({error}); was it copied completely?") from None
+        except InputError:
+            raise
+        except UNPACKING_ERRORS as error:
+            raise InputError(
+                f"cannot unpack {path}: it is damaged or cut off; was it copied completely?"
+            ) from error
         yield plain
 
 
@@ -130,9 +163,10 @@ def read_file(path: Path, kind: str | None) -> tuple[list[Atoms], str, tuple[str
         kind = kind or _guess(plain, path)
         if kind in _REFUSED:
             raise InputError(f"{path}: format {kind} is not accepted; formats accepted: {ACCEPTED}")
-        text = plain.read_text(errors="replace") if kind in ("espresso-out", "vasp-out", "vasp-xml") else ""
+        text = plain.read_text(errors="replace") if kind in _TEXTS else ""
         if kind == "espresso-out" and "Program PWSCF" not in text:
             raise InputError(f"{path} is not an output of pw.x; formats accepted: {ACCEPTED}")
+        sizes.check(path, kind, text, plain)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
@@ -145,7 +179,7 @@ def read_file(path: Path, kind: str | None) -> tuple[list[Atoms], str, tuple[str
                     f"cannot read {path}: format {kind} is unknown; formats accepted: {ACCEPTED}"
                 ) from None
             except Exception as error:  # ASE's readers raise whatever their parsers stumble over
-                raise InputError(f"cannot read {path} as {kind}: {_brief(error)}") from error
+                raise InputError(_why_not(path, kind, text, error)) from error
     if not frames:
         raise InputError(f"{path}, read as {kind}, holds no complete structure; was the run killed early?")
     return frames, text, tuple(dict.fromkeys(str(w.message) for w in caught)), kind
@@ -174,24 +208,79 @@ def _guess(plain: Path, path: Path) -> str:
         ) from None
 
 
-def _with_outcar(course: Course, vasprun: Path) -> Course:
+def _why_not(path: Path, kind: str, text: str, error: Exception) -> str:
+    """Why a file can't be read, in a sentence of its own: what a parser stumbled over says nothing to a user."""
+    told = {"vasp-out": vasp.calculation_of_outcar, "vasp-xml": vasp.calculation_of_vasprun}
+    if kind in told and told[kind](text).task == vasp.MACHINE_LEARNED:
+        return f"{path} is no relaxation by DFT: it has {vasp.MACHINE_LEARNED}"
+    called = _CALLED.get(kind, f"format {kind}")
+    if isinstance(error, MemoryError):
+        return f"cannot read {path} as {called}: it does not fit into memory"
+    if isinstance(error, ParseError):  # of XML
+        return f"cannot read {path} as {called}: it is damaged or cut off at line {error.position[0]}"
+    # ASE's own errors are sentences.
+    said = f" (ASE says: {_brief(error)})" if type(error).__module__.startswith("ase.") and str(error) else ""
+    return f"cannot read {path} as {called}: it is damaged, cut off early, or another kind of file{said}"
+
+
+def _hold(steps: list[Atoms], path: Path) -> tuple[str, ...]:
+    """Hold what the POSCAR or CONTCAR of the same run holds, which outputs don't always repeat; says what it can't.
+
+    Args:
+        steps: to be held, in place, where the output itself holds nothing.
+        path: of the output.
+    """
+    if any(step.constraints for step in steps):
+        return ()
+    vasp_file = vasp_name(path)
+    plain = path.with_name("OUTCAR")
+    of_this_run = [path] if vasp_file is None or not vasp_file.tag else [path, plain]
+    notes = []
+    for run in of_this_run:
+        for role in ("POSCAR", "CONTCAR"):
+            other = beside(run, role)
+            if other is None:
+                continue
+            try:
+                structure = read_file(other, "vasp")[0][-1]
+            except InputError:  # an empty CONTCAR of a killed run is no reason to refuse its OUTCAR
+                continue
+            if structure.get_chemical_symbols() != steps[0].get_chemical_symbols():
+                notes.append(f"{other.name} has other atoms: what it holds fixed is not used")
+                continue
+            for step in steps:
+                step.set_constraint(structure.constraints)
+            return tuple(notes)
+    return tuple(notes)
+
+
+def _with_outcar(course: Course, calculation: Calculation, vasprun: Path) -> tuple[Course, Calculation]:
     """Ask the OUTCAR beside a vasprun.xml, which doesn't say itself that the ions converged."""
-    for path in sorted(vasprun.parent.glob("OUTCAR*")):
-        if bare(path).name == "OUTCAR":
-            with unpacked(path) as plain:
-                said = vasp.course_of_outcar(plain.read_text(errors="replace"))
-            return course._replace(
-                converged=said.converged if said.converged is not None else course.converged,
-                unconverged_steps=course.unconverged_steps | said.unconverged_steps,
-            )
-    return course
+    path = beside(vasprun, "OUTCAR")
+    if path is None:
+        return course, calculation
+    try:
+        with unpacked(path) as plain:
+            text = plain.read_text(errors="replace")
+    except InputError:
+        return course, calculation
+    said, told = vasp.course_of_outcar(text), vasp.calculation_of_outcar(text)
+    missing = {key: value for key, value in told._asdict().items() if getattr(calculation, key) in (None, {})}
+    if told.task == vasp.MACHINE_LEARNED:
+        missing["task"] = told.task
+    return course._replace(
+        converged=said.converged if said.converged is not None else course.converged,
+        unconverged_steps=course.unconverged_steps | said.unconverged_steps,
+    ), calculation._replace(**missing)
 
 
 def _by_key(name: str, path: Path, steps: list[Atoms], notes: tuple[str, ...]) -> list[Record]:
     """Tell apart the relaxations of a file by the first of `RELAXATION_KEYS` that its frames have."""
     key = next((k for k in RELAXATION_KEYS if any(k in atoms.info for atoms in steps)), None)
     if key is None:
-        return [Record(name, str(path), steps, _course_of_info(steps), notes)]
+        return [
+            Record(name, str(path), steps, _course_of_info(steps), notes, _calculation_of_info(steps, path))
+        ]
     without = [str(t) for t, atoms in enumerate(steps) if key not in atoms.info]
     if without:
         raise InputError(
@@ -200,7 +289,29 @@ def _by_key(name: str, path: Path, steps: list[Atoms], notes: tuple[str, ...]) -
     jobs: dict[str, list[Atoms]] = {}
     for atoms in steps:
         jobs.setdefault(str(atoms.info[key]), []).append(atoms)
-    return [Record(job, str(path), members, _course_of_info(members), notes) for job, members in jobs.items()]
+    return [
+        Record(
+            job,
+            str(path),
+            members,
+            _course_of_info(members),
+            notes,
+            _calculation_of_info(members, path),
+            by_key=True,
+        )
+        for job, members in jobs.items()
+    ]
+
+
+def _calculation_of_info(steps: list[Atoms], path: Path) -> Calculation:
+    """What `writing.write_relaxations` wrote of it."""
+    said = {key: steps[-1].info.get(CALCULATION_PREFIX + key) for key in WRITTEN}
+    try:
+        return Calculation(**{key: make(said[key]) for key, make in WRITTEN.items() if said[key] is not None})
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{path}: the info keys {CALCULATION_PREFIX}* of a last frame make no sense"
+        ) from None
 
 
 def _course_of_info(steps: list[Atoms]) -> Course:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_relax import units
+from bptt_relax.io.calculation import Calculation
 from bptt_relax.systems import Structure
 
 
@@ -23,6 +25,7 @@ class Relaxation(NamedTuple):
         converged: what the reference code said of itself; None where it says nothing.
         info: where it comes from and how it was made: ``source`` and whatever the file carries.
         start: index of the frame taken as the initial structure.
+        calculation: what the output says of how it was made.
     """
 
     name: str
@@ -35,6 +38,13 @@ class Relaxation(NamedTuple):
     converged: bool | None = None
     info: Mapping[str, Any] = MappingProxyType({})
     start: int = 0
+    calculation: Calculation = Calculation()
+
+    @property
+    def pressure(self) -> float:
+        """At which the cell was relaxed, eV/angstrom^3; 0 where nothing is said, or the cell is given."""
+        known = self.calculation.pressure if self.calculation.free_cell else None
+        return (known or 0.0) / units.EV_PER_A3_IN_GPA
 
     @property
     def initial(self) -> Structure:
@@ -84,3 +94,25 @@ def start_below(relaxation: Relaxation, limit: float) -> Relaxation | None:
     """
     gentle = np.flatnonzero(largest_forces(relaxation)[:-1] < limit)
     return relaxation._replace(start=int(gentle[0])) if len(gentle) else None
+
+
+def at_relaxed_cell(relaxation: Relaxation) -> Relaxation:
+    """The relaxation of the atoms alone, in the cell that a relaxation with a free cell ended in.
+
+    The start keeps its fractional coordinates. Steps in between are dropped: their labels belong to other cells.
+
+    Args:
+        relaxation: with any cell.
+    """
+    r = relaxation
+    start = r.initial._replace(
+        positions=r.initial.positions @ np.linalg.inv(r.initial.cell) @ r.relaxed.cell, cell=r.relaxed.cell
+    )
+    return r._replace(
+        frames=(start, r.relaxed),
+        energies=None,
+        forces=None,
+        stresses=None,
+        start=0,
+        calculation=r.calculation._replace(free_cell=False),
+    )

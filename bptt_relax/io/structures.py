@@ -203,11 +203,8 @@ def _check(one: Found, elements: Sequence[int]) -> Iterator[Problem]:
         )
         return
     yield from _composition(one, elements, say)
-    for constraint in conversion.unsupported_constraints(one.atoms):
-        yield say(
-            f"constraint {constraint} can't be kept: only fixed atoms and fixed Cartesian components can",
-            "replace it by FixAtoms or FixCartesian, or remove it",
-        )
+    for sentence in conversion.unsupported_constraints(one.atoms):
+        yield say(sentence, conversion.CONSTRAINT_FIX)
     if not structure.free.any():
         yield say("all atoms are fixed", fatal=False)
     i, j, ratio = geometry.pairs_within(structure, 0.7)

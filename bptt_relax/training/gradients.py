@@ -5,8 +5,9 @@ micro-batches, which changes nothing but rounding. Placement decides where a pro
 batch axis is sharded over them (`jax.sharding`), and the program does not know.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -133,16 +134,22 @@ class Gradients:
         self.objectives = tuple(objectives)
         self.on_event = on_event
         self._mapping: Mapping = choose_mapping(mapping)
+        if self._mapping == "in_turn":
+            devices = devices[:1]
         self._devices = len(devices)
         mesh = Mesh(np.array(devices), (BATCH,))
         self._everywhere = NamedSharding(mesh, PartitionSpec()) if len(devices) > 1 else None
         self._spread = NamedSharding(mesh, PartitionSpec(BATCH)) if len(devices) > 1 else None
-        self._programs = [Programs(gradient_sum(way, self._mapping)) for way in objectives]
+        in_turn = self._mapping == "in_turn"
+        self._programs = [
+            Programs(gradient_sum(way, self._mapping), several_at_once=in_turn) for way in objectives
+        ]
         self._budget = memory_budget
         self._at_once = threads.cores() if self._mapping == "in_turn" else 1
         self._plans: dict[Hashable, MicroBatch] = {}
         self._rebuilt: set[Hashable] = set()
         self._lock = threading.Lock()
+        self._running, self._changed = 0, threading.Condition()
 
     @property
     def plans(self) -> list[MicroBatch]:
@@ -187,9 +194,9 @@ class Gradients:
         started: list[tuple[list[Example], Future[list[GradientSum]]]] = []
         for shape, alike in members.items():
             plan = self._plans.setdefault(shape, MicroBatch(0, self._rounded(len(alike))))
-            for begin in range(0, len(alike), plan.size):
-                piece = alike[begin : begin + plan.size]
-                started.append((piece, threads.submit(self._run, theta, shape, piece)))
+            started += [
+                (piece, threads.submit(self._run, theta, shape, piece)) for piece in _pieces(alike, plan.size)
+            ]
 
         def collect() -> BatchGradient:
             found = self._collect(theta, [(piece, running.result()) for piece, running in started])
@@ -224,18 +231,34 @@ class Gradients:
     def _run(self, theta: Packed, shape: Hashable, examples: Sequence[Example]) -> list[GradientSum]:
         """Sums over micro-batches, in the order of the examples."""
         while True:
-            plan = self._fitting(theta, shape, examples)
-            pieces = [examples[k : k + plan.size] for k in range(0, len(examples), plan.size)]
+            plan = self._plans[shape]
             try:
-                # Waited for here: that memory ran out is known only then.
-                return [
-                    jax.block_until_ready(self._programs[plan.way](*self._arguments(theta, piece, plan.size)))
-                    for piece in pieces
-                ]
+                plan = self._fitting(theta, shape, examples)
+                with self._one_of_those_at_once():
+                    # Waited for here: that memory ran out is known only then.
+                    return [
+                        jax.block_until_ready(
+                            self._programs[plan.way](*self._arguments(theta, piece, plan.size))
+                        )
+                        for piece in _pieces(examples, plan.size)
+                    ]
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 self._shrink(shape, plan, f"memory ran out on {examples[0].name}", error)
+
+    @contextlib.contextmanager
+    def _one_of_those_at_once(self) -> Iterator[None]:
+        """Wait until fewer are under way than memory suffices for."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._running < self._at_once)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
 
     def _fitting(self, theta: Packed, shape: Hashable, examples: Sequence[Example]) -> MicroBatch:
         """The plan for this shape, once its compiled program fits the memory."""
@@ -316,6 +339,10 @@ class Gradients:
                 else:
                     left_out.append(_left_out(example, report))
         return BatchGradient(total, loss, count, tuple(left_out), compiled)
+
+
+def _pieces(examples: Sequence[Example], size: int) -> list[Sequence[Example]]:
+    return [examples[k : k + size] for k in range(0, len(examples), size)]
 
 
 def _reports(sums: list[GradientSum]) -> list[ExampleReport]:

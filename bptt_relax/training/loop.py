@@ -153,7 +153,7 @@ class _Fit:
             term.gradients.on_event = lambda event: on_event({**event, "stage": stage.name})
         self.state = init_state(jax.device_put(pack_on_host(theta)), stage.optimizer)
         self.best, self.progress = self.state.theta, Progress()
-        self.update = jax.jit(partial(apply_gradient, optimizer=stage.optimizer, averaging=stage.averaging))
+        self.update = jax.jit(partial(_update, stage))
         self.unusable = 0
 
     def run(self) -> StageResult:

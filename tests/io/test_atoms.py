@@ -3,7 +3,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.constraints import FixAtoms, FixBondLength, FixCartesian, FixScaled
+from ase.constraints import FixAtoms, FixBondLength, FixCartesian, FixedLine, FixedPlane, FixScaled
 
 from bptt_relax.io import atoms as conversion
 from bptt_relax.io.atoms import LabelKeys, labels, to_atoms, to_structure
@@ -78,8 +78,43 @@ def test_labels_under_other_keys():
 def test_constraints_that_are_not_components_are_named():
     atoms = bulk("Si")  # oblique: fixing one fractional coordinate fixes no Cartesian one
     atoms.set_constraint([FixBondLength(0, 1), FixScaled(0, [True, False, False], cell=atoms.cell)])
-    assert conversion.unsupported_constraints(atoms) == ["FixBondLengths", "FixScaled"]
+    bonds, scaled = conversion.unsupported_constraints(atoms)
+    assert "constraint FixBondLengths can't be kept" in bonds
+    assert "constraint FixScaled can't be kept" in scaled
     assert conversion.free_components(atoms).all()
     cubic = bulk("Si", cubic=True)
     cubic.set_constraint(FixScaled(0, [True, False, False], cell=cubic.cell))
     np.testing.assert_array_equal(conversion.free_components(cubic)[0], [False, True, True])
+
+
+@pytest.mark.parametrize(
+    ("held", "free"),
+    [
+        ([False, False, True], [True, True, False]),  # along c, which is z
+        ([True, True, False], [False, False, True]),  # in the plane of a and b
+        ([True, True, True], [False, False, False]),
+        ([False, True, False], [True, False, True]),  # a and c, which are x and z, may move
+    ],
+)
+def test_axes_of_a_hexagonal_cell_are_held(held, free):
+    """Flags of a POSCAR belong to lattice vectors, not to x, y and z."""
+    atoms = bulk("Mg")
+    np.testing.assert_allclose(atoms.cell.array[0, 1:], 0.0, atol=1e-12)
+    atoms.set_constraint(FixScaled(0, held, cell=atoms.cell))
+    np.testing.assert_array_equal(conversion.free_components(atoms), [free, [True] * 3])
+    assert conversion.unsupported_constraints(atoms) == []
+
+
+def test_an_axis_askew_is_refused():
+    atoms = bulk("Mg")
+    atoms.set_constraint(FixScaled(0, [True, False, False], cell=atoms.cell))  # b and c span no plane of axes
+    (sentence,) = conversion.unsupported_constraints(atoms)
+    assert "a lattice vector that is held here is none" in sentence
+
+
+def test_lines_and_planes_along_axes():
+    atoms = bulk("Si", cubic=True)
+    atoms.set_constraint([FixedPlane(0, [0, 0, 2.0]), FixedLine(1, [0, 1, 0]), FixedLine(2, [1, 1, 0])])
+    free = conversion.free_components(atoms)
+    np.testing.assert_array_equal(free[:3], [[True, True, False], [False, True, False], [True] * 3])
+    assert ["FixedLine" in text for text in conversion.unsupported_constraints(atoms)] == [True]

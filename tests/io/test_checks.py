@@ -5,16 +5,16 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from bptt_relax.io import Relaxation, check, to_structure
-from bptt_relax.io.checks import Limits, cell_change, largest_jump
+from bptt_relax.io import ReadOptions, Relaxation, check, to_structure
+from bptt_relax.io.checks import cell_change, largest_jump
 
 
-def fatal(r, **limits):
-    return [p.text for p in check(r, Limits(**limits)) if p.fatal]
+def fatal(r, **options):
+    return [p.text for p in check(r, ReadOptions(**options)) if p.fatal]
 
 
-def notes(r, **limits):
-    return [p.text for p in check(r, Limits(**limits)) if not p.fatal]
+def notes(r, **options):
+    return [p.text for p in check(r, ReadOptions(**options)) if not p.fatal]
 
 
 def of(*atoms: Atoms, **fields) -> Relaxation:

@@ -3,6 +3,7 @@ import pytest
 
 from bptt_relax import units
 from bptt_relax.io import labels
+from bptt_relax.io.atoms import Unused
 from bptt_relax.outcomes import InputError
 
 
@@ -39,7 +40,8 @@ def test_too_little_to_tell(relaxation):
     assert labels.work_ratio(relaxation._replace(energies=None)) is None
     assert labels.work_ratio(relaxation._replace(frames=relaxation.frames[:2])) is None
     stretched = relaxation.relaxed._replace(cell=relaxation.relaxed.cell * 1.1)
-    assert labels.work_ratio(relaxation._replace(frames=(*relaxation.frames[:-1], stretched))) is None
+    moving = relaxation._replace(frames=(*relaxation.frames[:-1], stretched), stresses=None)
+    assert labels.work_ratio(moving) is None
 
 
 def test_forces_zeroed_by_a_lost_constraint(relaxation):
@@ -57,9 +59,10 @@ def test_forces_zeroed_by_a_lost_constraint(relaxation):
 
 def test_require(relaxation):
     labels.require([relaxation], energies=True, forces=True)
-    bare = relaxation._replace(name="bare", forces=None, info={"possible_forces": ["dft_forces"]})
+    bare = relaxation._replace(name="bare", forces=None, info={"unused": Unused(forces=("dft_forces",))})
     with pytest.raises(
-        InputError, match=r"bare: forces are needed and missing \(1 of 2.*dft_forces: set forces_key"
+        InputError,
+        match=r"bare: forces are needed and missing \(1 of 2.*found dft_forces: forces_key='dft_forces'",
     ):
         labels.require([relaxation, bare], forces=True)
     labels.require([relaxation, bare], energies=True)
@@ -77,17 +80,33 @@ def test_require(relaxation):
         (1 / units.RYDBERG, "rydberg, or"),
         (units.BOHR / units.RYDBERG, "rydberg/bohr"),
         (units.BOHR, "eV/bohr"),
-        (-1602.18, "kbar of the opposite sign"),
-        (160.2, "GPa"),
         (23.06, "kcal/mol"),
     ],
 )
 def test_compare_units(factor, verdict):
+    check_comparison(factor, verdict, labels.FACTORS)
+
+
+def check_comparison(factor, verdict, factors):
     rng = np.random.default_rng(0)
     predicted = rng.normal(size=(50, 3))
-    found = labels.compare_units(factor * (predicted + 0.1 * rng.normal(size=(50, 3))), predicted)
+    found = labels.compare_units(factor * (predicted + 0.1 * rng.normal(size=(50, 3))), predicted, factors)
     assert found.slope == pytest.approx(factor, rel=0.05)
     assert (found.verdict is None) if verdict is None else (verdict in found.verdict)
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"),
+    [
+        (1.0, None),
+        (-1.0, "in eV/angstrom^3, of the opposite sign"),
+        (-1602.18, "in kbar, of the opposite sign"),
+        (160.2, "in GPa"),
+        (units.BOHR**3 / units.RYDBERG, "in rydberg/bohr^3"),
+    ],
+)
+def test_compare_units_of_stresses(factor, verdict):
+    check_comparison(factor, verdict, labels.STRESS_FACTORS)
 
 
 def test_unrelated_labels_have_no_unit():

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import time
 
 import jax
@@ -7,31 +8,45 @@ import numpy as np
 import optax
 import pytest
 
-from bptt_relax.outcomes import Outcome
-from bptt_relax.training import Example, Interrupted, Objective, Stage, fine_tuning, fit, make_relaxer
+from bptt_relax.outcomes import Interrupted, Outcome
+from bptt_relax.training import Example, Gradients, Objective, Relaxer, Stage, Term, fine_tuning, fit, like
+
+
+def terms(objective: Objective, **options) -> tuple[Term, ...]:
+    return (Term(Gradients([objective], **options)),)
+
+
+def batches_of(make_examples, size=1):
+    """Epoch -> examples, as batches of so many."""
+
+    def batches(epoch, first):
+        examples = make_examples(epoch)
+        return [(examples[k : k + size],) for k in range(first * size, len(examples), size)]
+
+    return batches
 
 
 @pytest.fixture
-def stage(problem) -> Stage:
-    optimizer = fine_tuning(
-        0.02,
-        trainable=jax.tree.map(lambda _: True, problem.start)._replace(
-            rule=jax.tree.map(lambda _: False, problem.start.rule)
-        ),
-        num_updates=30,
-    )
-
-    def examples(epoch):
+def examples(problem):
+    def of_epoch(epoch):
         order = np.random.default_rng(epoch).permutation(len(problem.pairs))
         names = list(problem.pairs)
         return [Example(names[k], problem.pairs[names[k]]) for k in order]
 
-    return Stage("bptt", problem.objective, optimizer, examples, epochs=4)
+    return of_epoch
+
+
+@pytest.fixture
+def stage(problem, examples) -> Stage:
+    mask = jax.tree.map(lambda _: True, problem.start)
+    mask = mask._replace(rule=jax.tree.map(lambda _: False, problem.start.rule))
+    optimizer = fine_tuning(0.02, trainable=like(problem.start, mask), num_updates=30)
+    return Stage("bptt", terms(problem.objective), optimizer, batches_of(examples), epochs=4)
 
 
 @pytest.fixture
 def validate(problem):
-    relax = make_relaxer(problem.relaxation, problem.potential.graph, problem.layout, 60, skin=1.0)
+    relax = Relaxer(problem.relaxation, problem.potential.graph, 60, skin=1.0)
     pairs = list(problem.pairs.values())
 
     def score(theta) -> float:
@@ -68,7 +83,8 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(problem, stage, v
     assert leaves_equal(again.theta, resumed.theta)
 
 
-def test_a_structure_with_nan_is_skipped_by_name_and_never_saved(problem, stage, validate, tmp_path):
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_structure_with_nan_is_skipped_by_name_and_never_saved(problem, stage, validate, tmp_path, size):
     def value_and_grad(theta, example):
         pair, poison = example
         (value, outcome), gradient = problem.objective.value_and_grad(theta, pair)
@@ -83,7 +99,8 @@ def test_a_structure_with_nan_is_skipped_by_name_and_never_saved(problem, stage,
         ]
 
     events = []
-    poisoned = Stage("bptt", Objective(value_and_grad), stage.optimizer, examples, epochs=4)
+    batches = batches_of(examples, size)
+    poisoned = Stage("bptt", terms(Objective(value_and_grad)), stage.optimizer, batches, epochs=4)
     result = fit(poisoned, problem.start, validate, tmp_path, on_event=events.append)
     assert result.progress.skipped == {names[1]: 4}
     assert {e["structure"] for e in events if e["event"] == "skip"} == {names[1]}
@@ -107,66 +124,12 @@ def test_hopeless_training_stops_and_keeps_the_best(problem, stage, tmp_path):
         )
 
     events = []
-    hopeless = Stage("bptt", Objective(value_and_grad), stage.optimizer, stage.examples, epochs=50)
+    hopeless = dataclasses.replace(stage, terms=terms(Objective(value_and_grad)), epochs=50)
     result = fit(hopeless, problem.start, lambda theta: 1.0, tmp_path, on_event=events.append)
     assert [e["event"] for e in events].count("stopped") == 1
     assert result.progress.finished
     assert result.progress.epoch == 3
     assert leaves_equal(result.theta, problem.start)
-
-
-def test_stale_neighbors_are_trained_through(problem, stage, make_silicon, make_structure, tmp_path):
-    """A skin too small for the way: the same update as with an ample one."""
-    from bptt_relax import systems
-    from bptt_relax.training.loop import _one_update
-    from bptt_relax.training.train_step import init_state
-
-    name, pair = next(iter(problem.pairs.items()))
-    tight = pair._replace(
-        system=systems.with_neighbors(pair.initial, pair.system, problem.potential.graph, skin=0.05)
-    )
-    state = init_state(problem.start, stage.optimizer)
-    stale = jax.jit(problem.objective.value_and_grad)(problem.start, tight)[0][1]
-    assert int(stale) == Outcome.STALE_NEIGHBORS
-    ample_state, ample, _ = _one_update(stage, stage.objective, state, Example(name, pair))
-    tight_state, report, rebuilt = _one_update(stage, stage.objective, state, Example(name, tight))
-    assert bool(report.applied)
-    assert rebuilt
-    assert float(report.loss) == pytest.approx(float(ample.loss), rel=1e-10)
-    assert float(report.grad_norm) == pytest.approx(float(ample.grad_norm), rel=1e-8)
-    assert jnp.allclose(
-        tight_state.theta.potential["sigma"], ample_state.theta.potential["sigma"], rtol=1e-10, atol=0
-    )
-
-
-def test_where_memory_runs_out_a_leaner_gradient_takes_over(problem, stage, validate, tmp_path):
-    """The same update, made the other way; said once, and not tried again."""
-    attempts = []
-
-    def greedy(theta, pair):
-        attempts.append(1)
-        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 68719476736 bytes.")
-
-    lean = problem.objective._replace(label="a lean one")
-    objective = Objective(greedy, label="a greedy one", leaner=lean)
-    events = []
-    short = dataclasses.replace(stage, epochs=1)
-    found = fit(
-        dataclasses.replace(short, objective=objective),
-        problem.start,
-        validate,
-        tmp_path / "fallback",
-        on_event=events.append,
-    )
-    expected = fit(short, problem.start, validate, tmp_path / "plain")
-    assert leaves_equal(found.theta, expected.theta)
-    assert len(attempts) == 1
-    told = [event for event in events if event["event"] == "out_of_memory"]
-    assert [(event["tried"], event["instead"]) for event in told] == [("a greedy one", "a lean one")]
-
-    alone = dataclasses.replace(short, objective=objective._replace(leaner=None))
-    with pytest.raises(MemoryError, match=r"bptt: out of memory on vacancy \d, even with a greedy one"):
-        fit(alone, problem.start, validate, tmp_path / "nothing")
 
 
 def test_compiling_is_no_training_time_for_any_form_of_an_example(problem, stage, tmp_path):
@@ -179,7 +142,7 @@ def test_compiling_is_no_training_time_for_any_form_of_an_example(problem, stage
     name, pair = next(iter(problem.pairs.items()))
     forms = [Example(name, pair), Example(name, pair._replace(relaxed_cell=pair.system.cell))]
     mixed = dataclasses.replace(
-        stage, objective=Objective(objective), examples=lambda epoch: forms * 2, epochs=1
+        stage, terms=terms(Objective(objective)), batches=batches_of(lambda epoch: forms * 2), epochs=1
     )
     events = []
     fit(mixed, problem.start, lambda theta: 0.0, tmp_path, on_event=events.append)
@@ -215,8 +178,8 @@ def test_nor_is_compiling_the_way_through_rebuilds(problem, stage, tmp_path):
     fit(
         dataclasses.replace(
             stage,
-            objective=Objective(stale, through_rebuilds),
-            examples=lambda epoch: [Example(name, pair)] * 3,
+            terms=terms(Objective(stale, through_rebuilds)),
+            batches=batches_of(lambda epoch: [Example(name, pair)] * 3),
             epochs=1,
         ),
         problem.start,
@@ -242,8 +205,78 @@ def test_numbers_of_python_do_not_make_the_second_update_compile_again(problem, 
     )
     assert all(leaf.weak_type for leaf in jax.tree.leaves(weak))
     twice = dataclasses.replace(
-        stage, objective=Objective(objective), examples=lambda epoch: [Example(name, pair)] * 2, epochs=1,
+        stage,
+        terms=terms(Objective(objective)),
+        batches=batches_of(lambda epoch: [Example(name, pair)] * 2),
+        epochs=1,
         optimizer=optax.sgd(0.1),
-    )  # fmt: skip
+    )
     fit(twice, weak, lambda theta: 0.0, tmp_path)
     assert len(traced) == 1
+
+
+def test_an_update_is_the_weighted_sum_of_the_means_of_its_terms(problem, tmp_path):
+    """And the last batch of an epoch may be smaller."""
+    names = list(problem.pairs)
+    scores = itertools.count()
+
+    def pull(strength):
+        def value_and_grad(theta, number):
+            return (number, jnp.asarray(int(Outcome.RUNNING))), jax.tree.map(
+                lambda leaf: strength * number * jnp.ones_like(leaf), theta
+            )
+
+        return Gradients([Objective(value_and_grad)])
+
+    def batches(epoch, first):
+        numbers = [[1.0, 3.0], [5.0]]
+        beside = [[10.0], [20.0, 40.0, 60.0]]
+        return [
+            tuple(tuple(Example(names[0], np.asarray(x)) for x in part) for part in pair)
+            for pair in zip(numbers, beside, strict=True)
+        ][first:]
+
+    stage = Stage("toy", (Term(pull(1.0)), Term(pull(2.0), 0.5)), optax.sgd(1.0), batches, epochs=1)
+    found = fit(stage, problem.start, lambda theta: -next(scores), tmp_path)
+    moved = float(found.theta.potential["lam"] - problem.start.potential["lam"])
+    assert moved == pytest.approx(-(2.0 + 10.0 + 5.0 + 40.0), rel=1e-12)
+    assert found.progress.examples == 3
+
+
+def test_validation_waits_for_enough_updates(problem, stage, tmp_path):
+    events = []
+    rare = dataclasses.replace(stage, epochs=5, validate_every=7)
+    fit(rare, problem.start, lambda theta: 0.0, tmp_path, on_event=events.append)
+    # Three updates an epoch: after nine, and at the end.
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == [0, 3, 5]
+
+
+def test_a_start_whose_score_is_not_finite_is_beaten(problem, stage, tmp_path):
+    scores = iter([float("nan"), 3.0, float("nan"), 2.0, 5.0])
+    found = fit(stage, problem.start, lambda theta: next(scores), tmp_path)
+    assert found.progress.score == 2.0
+    assert found.progress.best_epoch == 3
+
+
+def test_the_device_does_not_wait_for_the_next_batch(problem, stage, tmp_path):
+    """Batches are made while the gradient is taken, and what is waited for them is said."""
+    name, pair = next(iter(problem.pairs.items()))
+
+    def slow_gradient(theta, pair):
+        def wait(x):
+            time.sleep(0.1)
+            return x
+
+        value = jax.pure_callback(wait, jax.ShapeDtypeStruct((), jnp.zeros(()).dtype), jnp.zeros(()))
+        return (value, jnp.zeros((), jnp.int32)), jax.tree.map(jnp.zeros_like, theta)
+
+    def batches(epoch, first):
+        for _ in range(8):
+            time.sleep(0.05)
+            yield ((Example(name, pair),),)
+
+    busy = dataclasses.replace(stage, terms=terms(Objective(slow_gradient)), batches=batches, epochs=1)
+    events = []
+    fit(busy, problem.start, lambda theta: 0.0, tmp_path, on_event=events.append)
+    share = next(e["waited_share"] for e in events if e["event"] == "epoch" and e["epoch"] == 1)
+    assert share < 0.1

@@ -5,9 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_relax.outcomes import InputError, Outcome
+from bptt_relax.outcomes import InputError, Interrupted, Outcome
 from bptt_relax.relax import Theta
-from bptt_relax.training import Example, Interrupted, Objective, Stage, fine_tuning, fit, low_rank
+from bptt_relax.training import (
+    Example,
+    Gradients,
+    Objective,
+    Stage,
+    Term,
+    fine_tuning,
+    fit,
+    like,
+    low_rank,
+)
 
 RANK = 2
 
@@ -56,8 +66,14 @@ def examples():
 
 def stage_of(theta, examples, epochs=6):
     mask = Theta(low_rank.factors_only(theta.potential), {"step": False})
-    optimizer = fine_tuning(0.02, trainable=mask, num_updates=epochs * len(examples))
-    return Stage("toy", low_rank.on_factors(OBJECTIVE), optimizer, lambda _: examples, epochs, averaging=0.8)
+    optimizer = fine_tuning(0.02, trainable=like(theta, mask), num_updates=epochs * len(examples))
+
+    def batches(epoch, first):
+        del epoch
+        return [((example,),) for example in examples[first:]]
+
+    terms = (Term(Gradients([low_rank.on_factors(OBJECTIVE)])),)
+    return Stage("toy", terms, optimizer, batches, epochs, averaging=0.8)
 
 
 def test_training_starts_where_it_should(factored):
@@ -124,7 +140,7 @@ def test_an_interrupted_stage_goes_on_to_the_same_factors(factored, examples, tm
     assert jax.tree.all(jax.tree.map(jnp.array_equal, whole.theta, resumed.theta))
 
 
-def test_leaner_forms_and_rebuilds_see_factors_too(factored, examples):
+def test_the_way_through_rebuilds_sees_factors_too(factored, examples):
     calls = []
 
     def told(name):
@@ -134,13 +150,11 @@ def test_leaner_forms_and_rebuilds_see_factors_too(factored, examples):
 
         return value_and_grad
 
-    objective = Objective(told("fast"), told("rebuilds"), leaner=Objective(told("lean")))
-    wrapped = low_rank.on_factors(objective)
-    for function in (wrapped.value_and_grad, wrapped.through_rebuilds, wrapped.leaner.value_and_grad):
+    wrapped = low_rank.on_factors(Objective(told("fast"), told("rebuilds")))
+    for function in (wrapped.value_and_grad, wrapped.through_rebuilds):
         function(factored, examples[0].data)
-    assert [name for name, _ in calls] == ["fast", "rebuilds", "lean"]
+    assert [name for name, _ in calls] == ["fast", "rebuilds"]
     assert all(names == sorted(CHOSEN) for _, names in calls)
-    assert wrapped.leaner.through_rebuilds is None
 
 
 def test_impossible_ranks_are_refused():

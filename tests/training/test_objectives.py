@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_relax import losses, relax, systems, trees, unrolling
+from bptt_relax import losses, relax, unrolling
 from bptt_relax.outcomes import Outcome
-from bptt_relax.training import LabelledFrame, force_matching, relaxed_structure, weighted_sum
+from bptt_relax.training import LabelledFrame, force_matching, relaxed_structure
 
 
 def check_against_differences(function, theta, gradient, rtol):
@@ -33,66 +33,37 @@ def test_structure_objective_with_anchor(problem):
     check_against_differences(lambda theta: value_and_grad(theta, pair)[0][0], problem.start, gradient, 1e-6)
 
 
-def test_force_objective_is_the_mean_over_its_frames(problem):
+def labelled(problem, pair) -> LabelledFrame:
     predict = jax.jit(relax.relaxation(problem.potential, relax.descent(0.01)).evaluate)
-    frames = []
-    for pair in problem.pairs.values():
-        forces = predict(problem.truth, pair.initial, pair.system.cell, pair.system).forces
-        frames.append(LabelledFrame(pair.initial, forces, pair.system))
+    here = predict(problem.truth, pair.initial, pair.system.cell, pair.system)
+    return LabelledFrame(pair.initial, here.forces, pair.system)
+
+
+def test_force_objective_is_zero_at_the_truth_and_its_gradient_is_right(problem):
+    frame = labelled(problem, next(iter(problem.pairs.values())))
     objective = jax.jit(force_matching(problem.potential, delta=0.05).value_and_grad)
-    (exact, _), _ = objective(problem.truth, trees.stack(frames))
+    (exact, _), _ = objective(problem.truth, frame)
     assert float(exact) == pytest.approx(0.0, abs=1e-20)
-    (value, _), gradient = objective(problem.start, trees.stack(frames))
-    singles = [float(objective(problem.start, trees.stack([frame]))[0][0]) for frame in frames]
-    assert float(value) == pytest.approx(np.mean(singles), rel=1e-12)
-    check_against_differences(
-        lambda t: objective(t, trees.stack(frames))[0][0], problem.start, gradient, 1e-6
-    )
+    (value, _), gradient = objective(problem.start, frame)
+    assert float(value) > 1e-4
+    check_against_differences(lambda t: objective(t, frame)[0][0], problem.start, gradient, 1e-6)
+
+
+def test_force_objective_pulls_back_leanly_and_says_the_same(problem):
+    frame = labelled(problem, next(iter(problem.pairs.values())))
+    lean = jax.jit(force_matching(problem.potential).value_and_grad)(problem.start, frame)
+    plain = problem.potential._replace(apply_lean=None)
+    full = jax.jit(force_matching(plain).value_and_grad)(problem.start, frame)
+    for one, other in zip(jax.tree.leaves(lean), jax.tree.leaves(full), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-13)
 
 
 def test_stale_frames_are_reported(problem):
     pair = next(iter(problem.pairs.values()))
     moved = pair.initial.at[0].add(2.0)
     frame = LabelledFrame(moved, jnp.zeros_like(moved), pair.system)
-    (_, outcome), _ = jax.jit(force_matching(problem.potential).value_and_grad)(
-        problem.start, trees.stack([frame])
-    )
+    (_, outcome), _ = jax.jit(force_matching(problem.potential).value_and_grad)(problem.start, frame)
     assert int(outcome) == Outcome.STALE_NEIGHBORS
-
-
-def test_weighted_sum_adds_values_gradients_and_the_worse_outcome(problem):
-    pair = next(iter(problem.pairs.values()))
-    frame = LabelledFrame(pair.initial, jnp.zeros_like(pair.initial), pair.system)
-    forces = force_matching(problem.potential)
-    both = jax.jit(weighted_sum(problem.objective, forces, 7.0).value_and_grad)
-    batch = trees.stack([frame])
-    (value, outcome), gradient = both(problem.start, (pair, batch))
-    (a, a_outcome), a_gradient = jax.jit(problem.objective.value_and_grad)(problem.start, pair)
-    (b, _), b_gradient = jax.jit(forces.value_and_grad)(problem.start, batch)
-    assert float(value) == pytest.approx(float(a + 7.0 * b), rel=1e-12)
-    assert int(outcome) == max(int(a_outcome), Outcome.CONVERGED)
-    for total, one, other in zip(*map(jax.tree.leaves, (gradient, a_gradient, b_gradient)), strict=True):
-        assert jnp.allclose(total, one + 7.0 * other, rtol=1e-10)
-    stale = frame._replace(positions=pair.initial.at[0].add(2.0))
-    assert int(both(problem.start, (pair, trees.stack([stale])))[0][1]) == Outcome.STALE_NEIGHBORS
-
-
-def test_weighted_sum_goes_through_rebuilds_of_the_first(problem):
-    pair = next(iter(problem.pairs.values()))
-    tight = pair._replace(
-        system=systems.with_neighbors(pair.initial, pair.system, problem.potential.graph, skin=0.05)
-    )
-    frame = LabelledFrame(pair.initial, jnp.zeros_like(pair.initial), pair.system)
-    both = weighted_sum(problem.objective, force_matching(problem.potential), 7.0)
-    (expected, _), expected_gradient = jax.jit(both.value_and_grad)(
-        problem.start, (pair, trees.stack([frame]))
-    )
-    (value, _), gradient = both.through_rebuilds(problem.start, (tight, trees.stack([frame])))
-    assert float(value) == pytest.approx(float(expected), rel=1e-10)
-    for one, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True):
-        assert jnp.allclose(one, other, rtol=1e-8)
-    with pytest.raises(ValueError, match="rebuilds first"):
-        weighted_sum(force_matching(problem.potential), problem.objective, 1.0)
 
 
 @pytest.mark.parametrize(

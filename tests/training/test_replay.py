@@ -10,7 +10,7 @@ from bptt_relax.datasets import prototypes
 from bptt_relax.neighbors import GraphSpec
 from bptt_relax.potentials import conservative, direct, stillinger_weber
 from bptt_relax.relax import Theta
-from bptt_relax.training import agreement, record
+from bptt_relax.training import agreement, gradient_sum, record
 
 CUTOFF = 4.0
 
@@ -38,9 +38,17 @@ def frames(potential):
 
 
 def loss_of(potential, frames):
+    """Mean over the frames."""
     batch = trees.stack(list(frames))
-    value_and_grad = jax.jit(agreement(potential).value_and_grad)
-    return lambda **changes: value_and_grad(Theta(potential.init(None) | changes, {}), batch)
+    add_up = jax.jit(gradient_sum(agreement(potential)))
+
+    def ask(**changes):
+        found = add_up(Theta(potential.init(None) | changes, {}), batch, jnp.ones(len(frames), bool))
+        assert int(found.count) == len(frames)
+        mean = jax.tree.map(lambda leaf: leaf / found.count, found.total)
+        return (jnp.mean(found.reports.loss), found.reports.outcome), mean
+
+    return ask
 
 
 def test_the_pretrained_model_agrees_with_itself(potential, frames):

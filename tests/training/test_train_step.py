@@ -1,22 +1,26 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
+from bptt_relax import trees
 from bptt_relax.outcomes import Outcome
 from bptt_relax.training import Objective, fine_tuning, init_state, make_train_step
 
 
 def test_a_step_follows_the_optimizer(problem):
     optimizer = optax.sgd(1e-3)
-    pair = next(iter(problem.pairs.values()))
+    pairs = list(problem.pairs.values())
     state = init_state(problem.start, optimizer)
-    (value, _), gradient = jax.jit(problem.objective.value_and_grad)(problem.start, pair)
-    after, report = jax.jit(make_train_step(problem.objective, optimizer))(state, pair)
-    assert float(report.loss) == pytest.approx(float(value), rel=1e-12)
+    single = jax.jit(problem.objective.value_and_grad)
+    singles = [single(problem.start, pair) for pair in pairs]
+    after, report = jax.jit(make_train_step(problem.objective, optimizer))(state, trees.stack(pairs))
+    assert float(report.loss) == pytest.approx(np.mean([float(v) for (v, _), _ in singles]), rel=1e-12)
     assert bool(report.applied)
     assert int(after.step) == 1
-    expected = problem.start.potential["sigma"] - 1e-3 * gradient.potential["sigma"]
+    slope = np.mean([float(gradient.potential["sigma"]) for _, gradient in singles])
+    expected = problem.start.potential["sigma"] - 1e-3 * slope
     assert float(after.theta.potential["sigma"]) == pytest.approx(float(expected), rel=1e-12)
 
 
@@ -33,8 +37,9 @@ def test_an_unusable_gradient_changes_nothing(problem, fault):
 
     optimizer = optax.adam(1e-2)
     state = init_state(problem.start, optimizer)
-    after, report = make_train_step(Objective(value_and_grad), optimizer)(state, ())
+    after, report = make_train_step(Objective(value_and_grad), optimizer)(state, jnp.zeros(2))
     assert not bool(report.applied)
+    assert not np.any(report.examples.used)
     for before_leaf, after_leaf in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
         assert jnp.array_equal(before_leaf, after_leaf)
 
@@ -42,7 +47,7 @@ def test_an_unusable_gradient_changes_nothing(problem, fault):
 def test_donating_the_state_keeps_the_callers_theta(problem):
     optimizer = optax.sgd(1e-3)
     step = jax.jit(make_train_step(problem.objective, optimizer), donate_argnums=0)
-    step(init_state(problem.start, optimizer), next(iter(problem.pairs.values())))
+    step(init_state(problem.start, optimizer), trees.stack(list(problem.pairs.values())))
     assert jnp.isfinite(problem.start.potential["sigma"])
 
 
@@ -69,7 +74,7 @@ def test_one_trace_for_all_structures(problem):
     step = jax.jit(make_train_step(Objective(counted), optimizer))
     state = init_state(problem.start, optimizer)
     for pair in problem.pairs.values():
-        state, _ = step(state, pair)
+        state, _ = step(state, trees.stack([pair]))
     assert len(traces) == 1
 
 
@@ -88,8 +93,8 @@ def test_the_average_follows_and_smooths(problem):
     jumps, drifts = [], []
     for k in range(60):
         before = state
-        state, _ = smoothed(state, jnp.asarray((-1.0) ** k))
-        other, _ = plain(other, jnp.asarray((-1.0) ** k))
+        state, _ = smoothed(state, jnp.asarray([(-1.0) ** k]))
+        other, _ = plain(other, jnp.asarray([(-1.0) ** k]))
         jumps.append(abs(float(state.theta.potential["sigma"] - before.theta.potential["sigma"])))
         drifts.append(abs(float(state.average.potential["sigma"] - before.average.potential["sigma"])))
     assert min(jumps) == pytest.approx(0.1)

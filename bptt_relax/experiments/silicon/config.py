@@ -37,5 +37,12 @@ PRESETS = {
         bptt=BpttSettings(epochs=1),
     ),
     "quick": SiliconConfig(preset="quick"),
-    "full": SiliconConfig(preset="full", num_seeds=5),
+    # Every update sees every relaxation; no force matching before it.
+    "full": SiliconConfig(
+        preset="full",
+        num_seeds=3,
+        bptt=BpttSettings(
+            start_from="pretrained", batch_size=32, epochs=160, learning_rate=1e-3, validate_every=8
+        ),
+    ),
 }
