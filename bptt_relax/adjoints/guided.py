@@ -64,8 +64,8 @@ class Guided(Adjoint):
     @classmethod
     def from_name(cls, word: str, steps: int | None, arguments: Mapping[str, Any]) -> Self:
         """See `Adjoint.from_name`; arguments of `Implicit` are those of its own."""
-        implicit = Implicit.from_name("implicit", None, arguments)
-        return cls(**({"implicit": implicit} | own_arguments(cls, arguments) | {"window": steps}))
+        given: dict[str, Any] = {"implicit": Implicit.from_name("implicit", None, arguments)}
+        return cls(**(given | own_arguments(cls, arguments) | {"window": steps}))
 
     @property
     def name(self) -> str:

@@ -212,7 +212,9 @@ class _PickledArray(np.ndarray):
         values = np.frombuffer(content, kind.dtype)
         # numpy checks that bytes and shape belong together.
         filled = np.reshape(values, shape, order="F" if fortran else "C")
-        super().__setstate__((1, filled.shape, filled.dtype, False, filled.tobytes()))
+        state = (1, filled.shape, filled.dtype, False, filled.tobytes())
+        # numpy's stubs ask for a boolean of its own, which its code refuses.
+        super().__setstate__(state)  # pyright: ignore[reportArgumentType]
 
 
 def _empty_array(*_: Any) -> np.ndarray:
