@@ -64,8 +64,9 @@ class Guided(Adjoint):
     @classmethod
     def from_name(cls, word: str, steps: int | None, arguments: Mapping[str, Any]) -> Self:
         """See `Adjoint.from_name`; arguments of `Implicit` are those of its own."""
-        given: dict[str, Any] = {"implicit": Implicit.from_name("implicit", None, arguments)}
-        return cls(**(given | own_arguments(cls, arguments) | {"window": steps}))
+        implicit = Implicit.from_name("implicit", None, arguments)
+        given: dict[str, Any] = {"implicit": implicit, **own_arguments(cls, arguments), "window": steps}
+        return cls(**given)
 
     @property
     def name(self) -> str:
