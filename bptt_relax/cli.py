@@ -187,7 +187,7 @@ def _check(command: Check) -> int:
         io.write_rejected(command.rejected_to, found.rejected, spelling)
     if command.model is not None and found.relaxations:
         from bptt_relax import analysis
-        from bptt_relax.potentials import pretrained
+        from bptt_relax.models import pretrained
 
         agreement = analysis.compare_labels(*pretrained.load(command.model), found.relaxations)
         for sentence in agreement.sentences:

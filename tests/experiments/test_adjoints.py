@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from bptt_relax.finetuning.measure import Measurement
 
 from bptt_relax import datasets, models
 from bptt_relax.experiments.adjoints import figures
@@ -19,7 +20,6 @@ from bptt_relax.experiments.adjoints.run import outcome as measured_outcome
 from bptt_relax.experiments.adjoints.run import run
 from bptt_relax.finetuning.competing import candidates
 from bptt_relax.finetuning.corpus import Corpus
-from bptt_relax.finetuning.measure import Measurement
 from bptt_relax.finetuning.settings import RelaxationSettings
 from bptt_relax.finetuning.variants import changed
 from bptt_relax.io.splits import Split

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from bptt_relax.finetuning.measure import Measurement
 
 from bptt_relax import datasets, models
 from bptt_relax.experiments._defects import part_of_silicon
@@ -21,7 +22,6 @@ from bptt_relax.experiments.data_efficiency.convergence import Point, converged_
 from bptt_relax.experiments.data_efficiency.subsets import end_frames_alone, subset
 from bptt_relax.finetuning.comparison import Comparison, Tuned
 from bptt_relax.finetuning.corpus import Corpus
-from bptt_relax.finetuning.measure import Measurement
 from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
 from bptt_relax.io.splits import Split
 from bptt_relax.models import own_model, pretrained

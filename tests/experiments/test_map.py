@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bptt_relax.finetuning.stages import make_rule
 
 from bptt_relax import datasets, models
 from bptt_relax.experiments.map import figures
@@ -15,7 +16,6 @@ from bptt_relax.experiments.map.config import PRESETS, LensSettings, MapConfig
 from bptt_relax.experiments.map.measure import Lens, rattled
 from bptt_relax.experiments.map.run import plane, run
 from bptt_relax.finetuning.settings import RelaxationSettings
-from bptt_relax.finetuning.stages import make_rule
 from bptt_relax.models import pretrained
 from bptt_relax.outcomes import InputError, ModelError
 from bptt_relax.relax import Theta

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import read
+from bptt_relax.finetuning.measure import Measurement, from_json, summarize, to_json
+from bptt_relax.finetuning.stages import check_step_size
 from scipy.linalg import expm
 
 import bptt_relax as br
 from bptt_relax import datasets, systems
 from bptt_relax.finetuning import cases as casing
 from bptt_relax.finetuning.corpus import Corpus
-from bptt_relax.finetuning.measure import Measurement, from_json, summarize, to_json
 from bptt_relax.finetuning.run import run as finetune
 from bptt_relax.finetuning.settings import (
     BpttSettings,
@@ -22,7 +23,6 @@ from bptt_relax.finetuning.settings import (
     ForceMatchingSettings,
     RelaxationSettings,
 )
-from bptt_relax.finetuning.stages import check_step_size
 from bptt_relax.io.checks import changes_cell
 from bptt_relax.io.splits import Split
 from bptt_relax.outcomes import InputError

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from bptt_relax.finetuning.differentiation import choose
 
 from bptt_relax import relax
 from bptt_relax.adjoints import Checkpointed, FrozenGeometry, Guided, Implicit, Truncated
-from bptt_relax.finetuning.differentiation import choose
 from bptt_relax.finetuning.settings import BpttSettings, RelaxationSettings
 
 SETTINGS = RelaxationSettings(train_steps=6, test_steps=90, force_tolerance=0.02)
@@ -54,9 +54,10 @@ def test_a_rule_learns_nothing_from_the_end():
 @pytest.mark.slow
 def test_every_adjoint_trains(make_silicon, make_structure):
     """One gradient of each through the programs of a bench, against that of the whole converged relaxation."""
-    from bptt_relax import losses, potentials, systems
     from bptt_relax.finetuning.programs import Programs
     from bptt_relax.finetuning.stages import make_rule
+
+    from bptt_relax import losses, potentials, systems
 
     settings = RelaxationSettings(
         step_size=0.02, decay=0.5, train_steps=150, test_steps=150, force_tolerance=1e-3

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.io import read
+from bptt_relax.finetuning.session import Session
 
 import bptt_relax as br
 from bptt_relax.finetuning.forgetting import Check
-from bptt_relax.finetuning.session import Session
 from bptt_relax.io import Relaxation, write_relaxations
 from bptt_relax.outcomes import InputError
 from bptt_relax.potentials.adapters import from_energy_fn, from_pair_fn
