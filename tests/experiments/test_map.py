@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bptt_relax.finetuning.stages import make_rule
 
 from bptt_relax import datasets, models
 from bptt_relax.experiments.map import figures
