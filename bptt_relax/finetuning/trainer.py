@@ -420,7 +420,8 @@ class Trainer:
         if not own:
             return None
         factor, theta = own / self.batch.learning_rate, self._factored(self.start())
-        return Theta(jax.tree.map(lambda _: 1.0, theta.potential), jax.tree.map(lambda _: factor, theta.rule))
+        ones = jax.tree.map(lambda _: 1.0, theta.potential)
+        return like(theta, Theta(ones, jax.tree.map(lambda _: factor, theta.rule)))
 
     def _with_replay(
         self,
