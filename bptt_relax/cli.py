@@ -187,7 +187,7 @@ def _check(command: Check) -> int:
         io.write_rejected(command.rejected_to, found.rejected, spelling)
     if command.model is not None and found.relaxations:
         from bptt_relax import analysis
-        from bptt_relax.potentials import pretrained
+        from bptt_relax.models import pretrained
 
         agreement = analysis.compare_labels(*pretrained.load(command.model), found.relaxations)
         for sentence in agreement.sentences:
@@ -246,10 +246,11 @@ def _models(command: Models) -> int:
 
 def _relax(command: Relax) -> int:
     from bptt_relax import compilation
-    from bptt_relax.relaxing.run import run
+    from bptt_relax.relaxing.run import run, summary
 
     compilation.keep_compiled_programs()
-    return run(command.paths, command)
+    print(f"{summary(run(command.paths, command))}; written to {command.out}")
+    return 0
 
 
 def _selftest(command: Selftest) -> int:

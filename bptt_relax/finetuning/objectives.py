@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import jax.numpy as jnp
 
-from bptt_relax import losses, relax
+from bptt_relax import compilation, losses, relax
 from bptt_relax._types import Params, Positions, Scalar
 from bptt_relax.adjoints import Adjoint, named
 from bptt_relax.finetuning.relaxation import CELL_FACTOR, RuleForm, build_rule, rule_form
@@ -199,6 +199,7 @@ class Objectives:
     def __call__(self, description: Description) -> Gradients:
         """Gradients of what is described."""
         if description not in self._known:
+            compilation.make_room()
             self._known[description] = Gradients(
                 description.build(self._potential, self._anchor),
                 memory_budget=self._memory_budget,

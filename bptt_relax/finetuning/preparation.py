@@ -50,7 +50,7 @@ class Preparation:
         self.move_cells = any(map(changes_cell, relaxations))
         unique = list({r.name: r for r in relaxations}.values())
         # A cell that shrinks on the way brings more neighbors into reach than any that is in the data.
-        headroom = 1.4 if self.move_cells else 1.08
+        headroom = 1.4 if self.move_cells else 1.15
         self.buckets = batches.plan_buckets(
             [_few(r) for r in unique], self.spec, skin=skin, headroom=headroom
         )

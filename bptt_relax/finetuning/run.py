@@ -1,6 +1,7 @@
 """Pretrained -> force matching -> BPTT, with force matching of equal time as the control, from data to results."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -31,6 +32,7 @@ def fine_tune(
     settings: FineTuningSettings,
     folder: Path,
     base: BaseModel | None = None,
+    also: Callable[[Trainer], Found] = lambda trainer: {},
 ) -> Finished:
     """Fine-tune, measure on what was held out, write everything down.
 
@@ -40,6 +42,7 @@ def fine_tune(
         settings: everything else.
         folder: of this run, from `runs.folder.choose`.
         base: what to start from; what ``settings.model`` names when not given.
+        also: what else an experiment finds, for results.json.
 
     Raises:
         InputError: anything about the settings, the folder, the data or the weights.
@@ -50,7 +53,7 @@ def fine_tune(
     check(corpus, settings, base)
     config = settings.resolved() | {"data_sha256": corpus.sha256, "params_sha256": base.sha256}
     with opened(folder, config, settings.resume) as session:
-        return Finished(folder, _Recipe(session, corpus, settings, base).run(experiment))
+        return Finished(folder, _Recipe(session, corpus, settings, base).run(experiment, also))
 
 
 def check(corpus: Corpus, settings: FineTuningSettings, base: BaseModel) -> None:
@@ -78,7 +81,7 @@ class _Recipe:
         session.reporter.note(f"BPTT: {self.trainer.batch.sentence}")
         self.pretrained = self.trainer.start()
 
-    def run(self, experiment: str) -> Found:
+    def run(self, experiment: str, also: Callable[[Trainer], Found]) -> Found:
         """Everything, in order; returns what results.json holds."""
         session, settings, trainer = self.session, self.settings, self.trainer
         trainer.compile_ahead()
@@ -121,6 +124,7 @@ class _Recipe:
             "stability": stability._asdict(),
             "memory": trainer.describe_memory(),
             **forgotten,
+            **also(trainer),
         }
         paths = self._follow({"pretrained": self.pretrained} | models, found["models"][self.base.name])
         processes.write_json(session.folder / "path.json", paths)

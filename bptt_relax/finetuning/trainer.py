@@ -231,6 +231,13 @@ class Trainer:
             folder: for its checkpoints; one that all who match forces alike share when not given.
             name: of the stage, in metrics.
         """
+        stage = self.force_matching_stage(how, name=name)
+        folder = folder or self.session.folder / "force_matching" / how.digest(self.corpus)
+        updates = None if math.isfinite(how.seconds) else how.epochs * self.force_updates_per_epoch(how)
+        return self._fit(stage, start or self.start(), folder, label, updates, rank=how.parameters.rank)
+
+    def force_matching_stage(self, how: ForceMatching, *, name: str = "force_matching") -> Stage:
+        """The stage that `match_forces` runs."""
         settings = how.settings
         recipe = RecipeSettings(
             force_matching=settings, parameters=how.parameters, replay=how.replay, seed=how.seed
@@ -239,14 +246,13 @@ class Trainer:
         batches = sampling.batches_of_ionic_steps(self.preparation, self.steps, batch_size, how.seed)
         terms = [Term(self._gradients(objectives.forces(recipe)))]
         batches = self._with_replay(recipe, terms, batches, how.replay.weight, how.seed)
-        per_epoch = len(self.steps) // batch_size
-        stage = Stage(
+        return Stage(
             name,
             tuple(terms),
             fine_tuning(
                 settings.learning_rate,
                 trainable=self._may_change(how.parameters, learn_potential=True, learn_rule=False),
-                num_updates=max(1, how.epochs * per_epoch),
+                num_updates=max(1, how.epochs * self.force_updates_per_epoch(how)),
                 clip=settings.clip,
             ),
             batches,
@@ -254,9 +260,10 @@ class Trainer:
             how.seconds,
             settings.averaging,
         )
-        folder = folder or self.session.folder / "force_matching" / how.digest(self.corpus)
-        total = None if math.isfinite(how.seconds) else how.epochs * per_epoch
-        return self._fit(stage, start or self.start(), folder, label, total, rank=how.parameters.rank)
+
+    def force_updates_per_epoch(self, how: ForceMatching) -> int:
+        """Of force matching."""
+        return len(self.steps) // min(how.settings.batch_size, len(self.steps))
 
     def force_matching(self, seconds: float = math.inf) -> ForceMatching:
         """The stage of force matching of these settings."""
@@ -414,7 +421,8 @@ class Trainer:
         if not own:
             return None
         factor, theta = own / self.batch.learning_rate, self._factored(self.start())
-        return Theta(jax.tree.map(lambda _: 1.0, theta.potential), jax.tree.map(lambda _: factor, theta.rule))
+        ones = jax.tree.map(lambda _: 1.0, theta.potential)
+        return like(theta, Theta(ones, jax.tree.map(lambda _: factor, theta.rule)))
 
     def _with_replay(
         self,

@@ -1,11 +1,11 @@
 """Variants of a run: a few settings changed on top of those that all of them share."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from bptt_relax.finetuning.settings import RecipeSettings
+from bptt_relax.runs.settings import Settings
 
-Config = TypeVar("Config", bound=RecipeSettings)
 Changes = Mapping[str, Mapping[str, Any]]
 """Settings by section: {"relaxation": {"step_size": 0.06}}."""
 
@@ -24,7 +24,7 @@ class Variant(NamedTuple):
     changes: Changes
 
 
-def changed(config: RecipeSettings, changes: Changes) -> RecipeSettings:
+def changed(config: Settings, changes: Changes) -> RecipeSettings:
     """The recipe in a configuration, with changes on top.
 
     Args:

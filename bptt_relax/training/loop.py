@@ -188,14 +188,16 @@ class _Fit:
         self.emit = lambda event, **rest: on_event({"event": event, "stage": stage.name, **rest})
         for term in stage.terms:
             term.gradients.on_event = lambda event: on_event({**event, "stage": stage.name})
-        self.state = init_state(jax.device_put(pack_on_host(theta)), stage.optimizer)
+        self.place = stage.terms[0].gradients.replicate
+        self.state = self.place(init_state(jax.device_put(pack_on_host(theta)), stage.optimizer))
         self.best, self.progress = self.state.theta, Progress()
         self.update = jax.jit(partial(_update, stage))
         self.unusable = 0
 
     def run(self) -> StageResult:
         if self.checkpoints.newest() is not None:
-            (self.state, self.best), meta = self.checkpoints.restore((self.state, self.best))
+            restored, meta = self.checkpoints.restore((self.state, self.best))
+            self.state, self.best = self.place(restored)
             self.progress = Progress(**meta)
         progress = self.progress
         if progress.finished:

@@ -7,7 +7,7 @@ from bptt_relax import cli, datasets, units
 from bptt_relax.analysis import agreement, compare_labels
 from bptt_relax.analysis.agreement import humps
 from bptt_relax.io import write_relaxations
-from bptt_relax.potentials import pretrained
+from bptt_relax.models import pretrained
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,27 @@ import numpy as np
 import pytest
 
 from bptt_relax import relax, systems, trees, unrolling
+from bptt_relax.neighbors import GraphSpec
 from bptt_relax.outcomes import Outcome
-from bptt_relax.potentials import stillinger_weber
+from bptt_relax.potentials import conservative
 from bptt_relax.relax import Theta
 from bptt_relax.training import Example, Gradients, Objective, by_cell, gradient_sum, relaxed_structure
 from bptt_relax.training import gradients as gradients_module
+
+CUTOFF = 4.0
+
+
+def energy(params, vectors, system, graph):
+    """A pair potential that compiles in a moment."""
+    squared = jnp.where(graph.mask, jnp.sum(vectors**2, axis=1), CUTOFF**2)
+    inside = jnp.maximum(1 - squared / CUTOFF**2, 0.0) ** 3
+    pairs = params["depth"] * inside * jnp.cos(params["turn"] * squared)
+    return 0.5 * jnp.sum(jnp.where(graph.mask, pairs, 0.0))
+
+
+def make_potential():
+    params = {"depth": jnp.asarray(2.0), "turn": jnp.asarray(0.3)}
+    return conservative(energy, lambda key: params, GraphSpec(CUTOFF))
 
 
 def flat(tree) -> np.ndarray:
@@ -24,14 +40,14 @@ def flat(tree) -> np.ndarray:
 @pytest.fixture(scope="module")
 def mixed(make_silicon, make_structure):
     """Structures of different size, padding and constraint, in given and in free cells; and their objective."""
-    potential = stillinger_weber()
+    potential = make_potential()
     rule = relax.momentum(0.01, 0.5)
     given, free = relax.relaxation(potential, rule), relax.variable_cell_relaxation(potential, rule)
     ends = [relaxed_structure(way, unrolling.unroll(way, 6), potential) for way in (given, free)]
     objective = by_cell(*ends)
     theta = Theta(potential.init(None), rule.hyper)
-    theta = theta._replace(potential=theta.potential | {"sigma": theta.potential["sigma"] * 1.01})
     examples = []
+    shared = None
     for seed, (vacancy, held, moves) in enumerate(
         [
             (True, False, False),
@@ -47,9 +63,12 @@ def mixed(make_silicon, make_structure):
             mobile[0] = False
             structure = structure._replace(free=mobile)
         target = structure._replace(positions=structure.positions + 0.05 * np.sin(structure.positions))
-        layout = systems.plan_layout([structure], potential.graph, headroom=1.6 if seed == 4 else 1.2)
+        layout = systems.plan_layout([structure], potential.graph, headroom=1.6 if seed == 4 else 1.3)
         if seed == 4:
             layout = layout._replace(num_atoms=layout.num_atoms + 5)
+        if vacancy and seed != 4:
+            # The first and the third are of one shape.
+            layout = shared = shared or layout
         pair = systems.prepare_pair(structure, target, potential.graph, layout, free_cell=moves)
         examples.append(Example(structure.name, trees.on_host(pair)))
     return objective, theta, examples
@@ -78,7 +97,7 @@ def test_a_batch_is_the_mean_of_its_structures(mixed, singles, mapping, order):
 def test_micro_batches_change_nothing(mixed, singles, size):
     objective, theta, examples = mixed
     alike = [examples[0], examples[0], examples[2], examples[0], examples[2]]
-    gradients = Gradients([objective], mapping="side_by_side")
+    gradients = Gradients([objective], mapping="side_by_side", devices=jax.devices()[:1])
     gradients.prepare(theta, alike[0], size)
     assert [plan.size for plan in gradients.plans] == [size]
     found = gradients(theta, alike)
@@ -99,9 +118,7 @@ def test_what_is_not_finite_is_left_out_and_named(mixed, singles, mapping):
     poison = (0.0, np.nan, 0.0, 0.0, np.inf)
     batch = [Example(e.name, (e.data, np.asarray(p))) for e, p in zip(examples, poison, strict=True)]
     found = Gradients([Objective(poisoned)], mapping=mapping)(theta, batch)
-    assert [each.name for each in found.left_out] == ["structure 1", "structure 4"] or {
-        each.name for each in found.left_out
-    } == {"structure 1", "structure 4"}
+    assert {each.name for each in found.left_out} == {"structure 1", "structure 4"}
     assert all("not finite" in each.reason for each in found.left_out)
     expected = np.mean([flat(singles[k][1]) for k in (0, 2, 3)], axis=0)
     np.testing.assert_allclose(flat(found.mean), expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
@@ -122,7 +139,7 @@ def test_a_batch_without_a_usable_example_has_no_gradient(mixed):
 def test_stale_neighbors_are_rebuilt_and_their_structure_added(mixed, singles):
     objective, theta, examples = mixed
     pair = jax.tree.map(jnp.asarray, examples[0].data)
-    tight = systems.with_neighbors(pair.initial, pair.system, stillinger_weber().graph, skin=0.02)
+    tight = systems.with_neighbors(pair.initial, pair.system, GraphSpec(CUTOFF), skin=0.02)
     stale = Example("stale", trees.on_host(pair._replace(system=tight)))
     found = Gradients([objective])(theta, [examples[2], stale])
     assert found.count == 2
@@ -141,7 +158,13 @@ def test_memory_decides_how_many_are_taken_at_once(mixed, singles, monkeypatch):
     monkeypatch.setattr(
         gradients_module, "program_bytes", lambda program: 1000 * program.in_avals[0][2].shape[0]
     )
-    gradients = Gradients([objective], mapping="side_by_side", memory_budget=2500, on_event=events.append)
+    gradients = Gradients(
+        [objective],
+        mapping="side_by_side",
+        devices=jax.devices()[:1],
+        memory_budget=2500,
+        on_event=events.append,
+    )
     found = gradients(theta, [examples[0]] * 4)
     assert [plan.size for plan in gradients.plans] == [2]
     assert [event["event"] for event in events] == ["out_of_memory"]
@@ -157,14 +180,15 @@ def test_where_memory_runs_out_the_next_way_takes_over(mixed, singles):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 68719476736 bytes.")
 
     ways = [Objective(greedy, label="a greedy one"), objective._replace(label="a lean one")]
-    gradients = Gradients(ways, mapping="side_by_side", on_event=events.append)
+    one = {"mapping": "side_by_side", "devices": jax.devices()[:1]}
+    gradients = Gradients(ways, on_event=events.append, **one)
     for _ in range(2):
         found = gradients(theta, examples[:1])
         np.testing.assert_allclose(flat(found.mean), flat(singles[0][1]), rtol=1e-12, atol=1e-13)
     assert len(attempts) == 1
     assert [("greedy" in e["tried"], "lean" in e["instead"]) for e in events] == [(True, True)]
     with pytest.raises(MemoryError, match="structure 0, even with a greedy one"):
-        Gradients(ways[:1], mapping="side_by_side")(theta, examples[:1])
+        Gradients(ways[:1], **one)(theta, examples[:1])
 
 
 def test_the_pure_sum_is_what_users_compose(mixed, singles):
@@ -182,10 +206,18 @@ sys.path.insert(0, sys.argv[1])
 from ase.build import bulk
 from bptt_relax import relax, systems, trees, unrolling
 from bptt_relax.io import to_structure
-from bptt_relax.potentials import stillinger_weber
+from bptt_relax.neighbors import GraphSpec
+from bptt_relax.potentials import conservative
 from bptt_relax.relax import Theta
 from bptt_relax.training import Example, Gradients, relaxed_structure
-potential = stillinger_weber()
+import jax.numpy as jnp
+
+def energy(params, vectors, system, graph):
+    squared = jnp.where(graph.mask, jnp.sum(vectors**2, axis=1), 16.0)
+    pairs = params["depth"] * jnp.maximum(1 - squared / 16.0, 0.0) ** 3 * jnp.cos(0.3 * squared)
+    return 0.5 * jnp.sum(jnp.where(graph.mask, pairs, 0.0))
+
+potential = conservative(energy, lambda key: {"depth": jnp.asarray(2.0)}, GraphSpec(4.0))
 rule = relax.momentum(0.01, 0.5)
 way = relax.relaxation(potential, rule)
 objective = relaxed_structure(way, unrolling.unroll(way, 4), potential)
@@ -203,7 +235,7 @@ for seed in range(5):
 assert len(jax.devices()) == 4
 results = {}
 for devices in (1, 2, 4):
-    for count in (5, 3, 1):
+    for count in (5, 1):
         gradients = Gradients([objective], mapping="side_by_side", devices=jax.devices()[:devices])
         found = gradients(theta, examples[:count])
         assert found.count == count, (devices, count, found)

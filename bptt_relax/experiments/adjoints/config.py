@@ -2,14 +2,10 @@
 
 from pydantic import Field, field_validator, model_validator
 
-from bptt_relax.experiments._settings import PartOfSiliconSettings, PartSettings
-from bptt_relax.finetuning.settings import (
-    BpttSettings,
-    ForceMatchingSettings,
-    RelaxationSettings,
-    Settings,
-)
+from bptt_relax.experiments._settings import ONE_AT_A_TIME, PartOfSiliconSettings, PartSettings
+from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
 from bptt_relax.finetuning.variants import Variant, check_names
+from bptt_relax.runs.settings import Settings
 
 
 def _adjoint(name: str) -> dict[str, dict]:
@@ -51,12 +47,11 @@ class AdjointsConfig(PartOfSiliconSettings):
 
     data: PartSettings = PartSettings(train=25, validation=5, test=12)
     starts: StartSettings = StartSettings()
-    bptt: BpttSettings = BpttSettings(start_from="pretrained")
+    bptt: BpttSettings = ONE_AT_A_TIME.model_copy(update={"start_from": "pretrained"})
     seconds: float = Field(default=240.0, gt=0)
     """Training time of each variant, counted at the measured cost of its update, to whole epochs."""
     timed: int = Field(default=5, ge=1)
-    """Training relaxations that the time of a gradient is measured on, the variants taking turns."""
-    forgetting: bool = False
+    """Updates that the time of one is measured on, the variants taking turns."""
     variants: tuple[str, ...] = tuple(VARIANTS)
     """Which to compare, in this order."""
 
@@ -67,8 +62,6 @@ class AdjointsConfig(PartOfSiliconSettings):
 
     @model_validator(mode="after")
     def _fixed(self):
-        if self.num_seeds != 1 or self.forgetting:
-            raise ValueError("this experiment has one seed per run, and no forgetting check")
         if self.bptt.start_from != "pretrained" or self.bptt.learn_rule:
             raise ValueError("every variant starts from the pretrained model, and leaves the rule as it is")
         return self
@@ -81,6 +74,7 @@ PRESETS = {
         starts=StartSettings(count=4, screen=(0.0,), fractions=(0.0,)),
         relaxation=RelaxationSettings(train_steps=4, test_steps=40),
         force_matching=ForceMatchingSettings(batch_size=8),
+        bptt=BpttSettings(start_from="pretrained"),
         seconds=2.0,
         timed=1,
         variants=("full", "guided_8", "forces"),

@@ -1,31 +1,26 @@
-"""What one gradient costs, and how far it is that of the whole unroll."""
+"""What one update costs, and how far the gradient is that through the whole unroll."""
 
 import time
 from collections.abc import Callable, Mapping
-from itertools import islice
+from itertools import chain, count, islice
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from bptt_relax._types import PyTree
-from bptt_relax.analysis import program_bytes
 from bptt_relax.relax import Theta
-from bptt_relax.training import Stage
-
-NOTHING = 1e-6
-"""A structure's gradient shorter than this part of the whole is none: what is left is rounding."""
+from bptt_relax.training import Batch, BatchGradient, Packed, Stage, pack_on_host
 
 
 class Cost(NamedTuple):
-    """Of one gradient, forces of ionic steps included.
+    """Of one update, all terms of its loss together.
 
     Attributes:
-        temporary_bytes: of the compiled program.
-        seconds: mean over the structures.
-        usable: share of structures with a gradient; None for what differentiates no relaxation.
-        cosine: mean over these, between the structure's gradient and that through the whole unroll; None where there
-            is none to compare with.
+        temporary_bytes: of the largest of its compiled programs.
+        seconds: mean over the updates.
+        usable: share of structures with a gradient of where they end; None for what differentiates no relaxation.
+        cosine: mean over these, between this gradient and that through the whole unroll; None where there is none to
+            compare with.
     """
 
     temporary_bytes: int
@@ -36,92 +31,91 @@ class Cost(NamedTuple):
 
 def costs(
     stages: Mapping[str, Stage],
-    forces: Stage,
-    force_weight: float,
     theta: Theta,
-    count: int,
-    on_stage: Callable[[], None] = lambda: None,
+    num_updates: int,
+    *,
+    forces: str,
+    on_update: Callable[[], None] = lambda: None,
 ) -> dict[str, Cost]:
-    """Compile the gradient of every stage once, then let them take turns on the same structures.
+    """Measure the gradients of all stages, which take turns.
 
     Args:
-        stages: of BPTT, by name; one called ``full`` is what the others are compared with.
-        forces: force matching, on batches as large as those mixed into BPTT.
-        force_weight: of force matching within BPTT; 0 where it is none of its examples.
+        stages: by name; one called ``full`` is what the others are compared with.
         theta: the model.
-        count: structures.
-        on_stage: told after each compilation.
-
-    Returns:
-        one entry per stage, that of force matching as ``forces``.
+        num_updates: that are measured.
+        forces: the stage that differentiates no relaxation.
+        on_update: told after each.
     """
-    found: dict[str, list[tuple[float, PyTree]]] = {name: [] for name in (*stages, "forces")}
-    examples = {name: list(islice(stage.examples(0), count)) for name, stage in stages.items()}
-    examples["forces"] = list(islice(forces.examples(0), count))
-    programs = {}
-    for name, stage in (*stages.items(), ("forces", forces)):
-        programs[name] = compile_gradient(stage, theta, examples[name][0].data)
-        on_stage()
-    for index in range(count):
-        for name, program in programs.items():
-            batch = examples[name]
-            if index < len(batch):
-                found[name].append(timed(program, theta, batch[index].data))
-    parts = {}
-    for name in stages:
-        shared = [
-            _scaled(programs["forces"](theta, example.data[1])[1], force_weight) if force_weight else None
-            for example in examples[name]
+    packed = jax.device_put(pack_on_host(theta))
+    batches = {name: first_batches(stage, num_updates) for name, stage in stages.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in stages}
+    for index in range(num_updates):
+        for name, stage in stages.items():
+            seconds[name].append(timed(stage, packed, batches[name][index]))
+            on_update()
+    ends = {
+        name: [
+            flat(stage.terms[0].gradients(packed, [example]))
+            for batch in batches[name]
+            for example in batch[0]
         ]
-        parts[name] = [
-            structure_part(gradient, other) for (_, gradient), other in zip(found[name], shared, strict=True)
-        ]
+        for name, stage in stages.items()
+        if name != forces
+    }
     return {
         name: Cost(
-            program_bytes(programs[name]),
-            float(np.mean([seconds for seconds, _ in found[name]])),
-            *_agreement(parts.get(name), parts.get("full")),
+            temporary_bytes(stage),
+            float(np.mean(seconds[name])),
+            *agreement(ends.get(name), ends.get("full")),
         )
-        for name in programs
+        for name, stage in stages.items()
     }
 
 
-def compile_gradient(stage: Stage, theta: Theta, example: PyTree):
-    """The compiled (theta, example) -> ((loss, outcome), gradient) of a stage."""
-    return jax.jit(stage.objective.value_and_grad).lower(theta, example).compile()
+def first_batches(stage: Stage, number: int) -> list[Batch]:
+    """The first batches that a stage sees, of as many epochs as it takes."""
+    return list(islice(chain.from_iterable(stage.batches(epoch, 0) for epoch in count()), number))
 
 
-def timed(program, theta: Theta, example: PyTree) -> tuple[float, PyTree]:
-    """Seconds that a gradient took, and the gradient."""
-    start = time.perf_counter()
-    _, gradient = jax.block_until_ready(program(theta, example))
-    return time.perf_counter() - start, gradient
+def timed(stage: Stage, theta: Packed, batch: Batch) -> float:
+    """Seconds that the gradients of all terms take once everything is compiled."""
+    while True:
+        start = time.perf_counter()
+        running = [term.gradients.submit(theta, part) for term, part in zip(stage.terms, batch, strict=True)]
+        found = [collect() for collect in running]
+        jax.block_until_ready([part.total for part in found])
+        if not any(part.compiled for part in found):
+            return time.perf_counter() - start
 
 
-def structure_part(gradient: PyTree, forces: PyTree | None) -> np.ndarray:
-    """What a gradient says about where a relaxation ends, as one vector; zero where that is nothing."""
-    whole = _flat(gradient)
-    part = whole if forces is None else whole - _flat(forces)
-    return part if np.linalg.norm(part) > NOTHING * np.linalg.norm(whole) else np.zeros_like(part)
+def temporary_bytes(stage: Stage) -> int:
+    """Of the largest program behind the gradients of a stage that were taken."""
+    return max(plan.temporary_bytes or 0 for term in stage.terms for plan in term.gradients.plans)
 
 
-def _agreement(
-    parts: list[np.ndarray] | None, full: list[np.ndarray] | None
+def flat(found: BatchGradient) -> np.ndarray | None:
+    """A gradient as one vector; None where it could not be used, or is zero."""
+    if found.total is None:
+        return None
+    vector = np.concatenate([np.asarray(part, float) for part in found.total.vectors.values()])
+    return vector if np.any(vector) else None
+
+
+def agreement(
+    gradients: list[np.ndarray | None] | None, full: list[np.ndarray | None] | None
 ) -> tuple[float | None, float | None]:
-    if parts is None:
+    """Share of structures with a gradient, and its mean cosine with that through the whole unroll.
+
+    Args:
+        gradients: of each structure; None where nothing has one.
+        full: those through the whole unroll; None where they are not known.
+    """
+    if gradients is None:
         return None, None
-    usable = [bool(np.any(part)) and bool(np.all(np.isfinite(part))) for part in parts]
     cosines = [
-        float(part @ exact / (np.linalg.norm(part) * np.linalg.norm(exact)))
-        for part, exact, good in zip(parts, full or (), usable, strict=False)
-        if good and np.any(exact)
+        float(one @ exact / (np.linalg.norm(one) * np.linalg.norm(exact)))
+        for one, exact in zip(gradients, full or (), strict=False)
+        if one is not None and exact is not None
     ]
-    return float(np.mean(usable)), float(np.mean(cosines)) if cosines else None
-
-
-def _scaled(gradient: PyTree, weight: float) -> PyTree:
-    return jax.tree.map(lambda leaf: weight * leaf, gradient)
-
-
-def _flat(gradient: PyTree) -> np.ndarray:
-    return np.concatenate([np.ravel(np.asarray(leaf, float)) for leaf in jax.tree.leaves(gradient)])
+    usable = float(np.mean([one is not None for one in gradients]))
+    return usable, float(np.mean(cosines)) if cosines else None

@@ -1,30 +1,28 @@
 """One training per way to differentiate, all for the same time; where held-out and competing starts end."""
 
-import dataclasses
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from bptt_relax import processes, relax
-from bptt_relax.experiments._defects import compare_on_silicon
+from bptt_relax.experiments._defects import part_of_silicon
 from bptt_relax.experiments.adjoints import figures
 from bptt_relax.experiments.adjoints.config import VARIANTS, AdjointsConfig
 from bptt_relax.experiments.adjoints.cost import Cost, costs
-from bptt_relax.finetuning import cases as casing
-from bptt_relax.finetuning import recorded
-from bptt_relax.finetuning.comparison import Comparison, Drawing
+from bptt_relax.finetuning.comparison import Comparison, compare
 from bptt_relax.finetuning.competing import Ending, candidates, competing, num_minima, select
-from bptt_relax.finetuning.measure import Measurement, Ruler
-from bptt_relax.finetuning.settings import ForceMatchingSettings
-from bptt_relax.finetuning.stages import FRAMES_PER_UNROLL, Bench, make_rule
+from bptt_relax.finetuning.evaluator import Evaluator
+from bptt_relax.finetuning.measurement import Measurement
+from bptt_relax.finetuning.preparation import Preparation
+from bptt_relax.finetuning.relaxation import evaluation_form
 from bptt_relax.finetuning.statistics import mean_interval
+from bptt_relax.finetuning.trainer import Trainer
 from bptt_relax.finetuning.variants import changed
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.outcomes import InputError
 from bptt_relax.relax import Theta
 from bptt_relax.report.metrics import read_metrics
 from bptt_relax.report.names import readable
-from bptt_relax.training import Interrupted, Stage, StageResult
+from bptt_relax.report.tables import print_grids
+from bptt_relax.runs.session import Finished, Found
+from bptt_relax.training import Stage, StageResult
 
 FORCES = "forces"
 """The variant that differentiates no relaxation."""
@@ -32,19 +30,24 @@ FORCES = "forces"
 Measured = Mapping[str, Measurement]
 
 
-def run(config: AdjointsConfig) -> int:
+def run(config: AdjointsConfig) -> Finished:
     """Do the whole experiment.
 
     Args:
         config: settings.
 
-    Returns:
-        exit code, see `finetuning.comparison.compare`, whose errors it raises.
+    Raises:
+        InputError, ModelError, Interrupted: see `finetuning.comparison.compare`; or no defect competes.
     """
-    drawing = Drawing(figures.draw, lambda found: [figures.table(found)])
-    return compare_on_silicon(
-        "adjoints", config, lambda comparison: _Adjoints(comparison, config).run(), drawing
+    corpus = part_of_silicon(config.data)
+    return compare(
+        "adjoints", corpus, config, lambda comparison: _Adjoints(comparison, config).run(), figures.draw
     )
+
+
+def show(results: Found) -> None:
+    """Print the table of what was found."""
+    print_grids([figures.table(results)])
 
 
 class _Adjoints:
@@ -54,25 +57,17 @@ class _Adjoints:
         self.comparison, self.config, self.session = comparison, config, comparison.session
         held_out = comparison.corpus.select(comparison.corpus.held_out)
         self.held_out = [r for r in held_out if r.kind != "bulk"]
-        # Of these all that may be needed, so that one ruler, and one program, measures every model.
+        # All that may be needed, so that one evaluator, and its programs, measure every model.
         self.starts = [s for r in self.held_out for s in candidates(r, config.starts.fractions)]
-        relaxer = relax.relaxation(
-            comparison.potential,
-            make_rule(config.relaxation),
-            force_tolerance=config.relaxation.force_tolerance,
-        )
-        cases = casing.make_cases(
-            self.starts, comparison.potential.graph, config.relaxation.skin, comparison.potential.elements
-        )
-        self.ruler = Ruler(
-            cases,
+        self.evaluator = Evaluator(
+            Preparation(self.starts, comparison.potential, config.relaxation.skin),
             self.starts,
             comparison.potential,
-            relaxer,
-            config.relaxation.test_steps,
+            evaluation_form(config.relaxation),
+            comparison.trainer.predict,
         )
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Found:
         """Every variant in turn; returns what results.json holds."""
         comparison, config = self.comparison, self.config
         names = list(dict.fromkeys(config.variants))
@@ -86,7 +81,7 @@ class _Adjoints:
             "variants": {name: self._variant(name, cost[name], chosen) for name in names},
         }
 
-    def _competing(self) -> tuple[list[Relaxation], dict[str, Any], Measured]:
+    def _competing(self) -> tuple[list[Relaxation], Found, Measured]:
         """Starts of defects that the pretrained model sends to several minima, how they were found, and where it does.
 
         Raises:
@@ -123,58 +118,46 @@ class _Adjoints:
         folder, found = self.session.folder / name / kept_as, {}
         for defect in dict.fromkeys(start.info["of"] for start in starts):
             names = [start.name for start in starts if start.info["of"] == defect]
-            title = f"{name.replace('_', ' ')}: competing starts, {readable(defect)}"
-            found |= recorded.measure(self.session, self.ruler, theta, names, folder, defect, title)
+            label = f"{name.replace('_', ' ')}: competing starts, {readable(defect)}"
+            found |= self.comparison.trainer.measure(
+                theta, folder, defect, label, names=names, evaluator=self.evaluator
+            )
         return found
 
     def _costs(self, names: list[str]) -> dict[str, Cost]:
-        """Memory and time of one gradient of each variant; measured once."""
+        """Memory and time of one update of each variant, measured once."""
         config, session = self.config, self.session
-        path = session.folder / "costs.json"
-        if not path.is_file():
-            session.reporter.begin("memory and time of a gradient", len(names), unit="adjoints")
+
+        def on_update() -> None:
+            session.reporter.advance()
+            session.check_stop("costs")
+
+        def make() -> Found:
+            stages = {name: self._stage(name) for name in names}
+            session.reporter.begin("memory and time of an update", config.timed * len(names), unit="updates")
+            theta = self.comparison.pretrained
             found = session.timed(
-                "costs",
-                lambda: costs(
-                    {name: self._stage(name) for name in names if name != FORCES},
-                    self._stage(FORCES, batch_size=FRAMES_PER_UNROLL),
-                    config.bptt.force_weight,
-                    self.comparison.pretrained,
-                    config.timed,
-                    self._compiled,
-                ),
+                "costs", lambda: costs(stages, theta, config.timed, forces=FORCES, on_update=on_update)
             )
-            processes.write_json(path, {name: cost._asdict() for name, cost in found.items()})
-        return {name: Cost(**stored) for name, stored in json.loads(path.read_text()).items()}
+            return {name: cost._asdict() for name, cost in found.items()}
 
-    def _compiled(self) -> None:
-        self.session.reporter.advance()
-        if self.session.stop():
-            raise Interrupted("costs")
+        kept = session.once(session.folder / "costs.json", make)
+        return {name: Cost(**stored) for name, stored in kept.items()}
 
-    def _stage(self, name: str, *, cost: Cost | None = None, batch_size: int | None = None) -> Stage:
-        """A variant's training.
+    def _trainer(self, name: str, epochs: int = 1) -> Trainer:
+        """Of a variant, for so many epochs of its one stage."""
+        recipe = changed(self.config, VARIANTS[name].changes)
+        stage = "force_matching" if name == FORCES else "bptt"
+        chosen = getattr(recipe, stage).model_copy(update={"epochs": epochs})
+        return self.comparison.variant(recipe.model_copy(update={stage: chosen}))
 
-        Args:
-            name: of the variant.
-            cost: of one update: as many epochs as fit the time best, counted at this cost, so that a machine busy with
-                other things gives nobody more or less. One epoch when not given.
-            batch_size: of force matching, where it is to be another than in the settings.
-        """
-        config = self.config
-        settings = changed(config, VARIANTS[name].changes)
-        bench = self.comparison.bench(settings)
-        matching = config.force_matching
-        if batch_size is not None:
-            matching = matching.model_copy(update={"batch_size": batch_size})
-        updates = _updates_per_epoch(name, bench, matching)
-        epochs = 1 if cost is None else max(1, round(config.seconds / (updates * cost.seconds)))
+    def _stage(self, name: str) -> Stage:
+        trainer = self._trainer(name)
         if name == FORCES:
-            return bench.force_matching_stage(matching, config.seed, name=name, epochs=epochs)
-        bptt = settings.bptt.model_copy(update={"epochs": epochs})
-        return dataclasses.replace(bench.bptt_stage(bptt, config.seed), name=name)
+            return trainer.force_matching_stage(trainer.force_matching(), name=name)
+        return trainer.bptt_stage(name=name)
 
-    def _variant(self, name: str, cost: Cost, chosen: list[Relaxation]) -> dict[str, Any]:
+    def _variant(self, name: str, cost: Cost, chosen: list[Relaxation]) -> Found:
         variant, comparison = VARIANTS[name], self.comparison
         trained = self._train(name, cost)
         measured = comparison.measure(trained.theta, name, variant.label)
@@ -200,24 +183,28 @@ class _Adjoints:
         return max((e["step"] for e in events if e["event"] == "step" and e["stage"] == name), default=0)
 
     def _train(self, name: str, cost: Cost) -> StageResult:
-        comparison, session = self.comparison, self.session
+        """As many epochs as fit the time best, counted at the measured cost of an update.
+
+        A machine busy with other things then gives nobody more or less.
+        """
+        comparison, session, start = self.comparison, self.session, self.comparison.pretrained
         session.metrics.context["variant"] = name
-        stage = self._stage(name, cost=cost)
-        folder, bench = session.folder / name, comparison.bench(changed(self.config, VARIANTS[name].changes))
-        total = stage.epochs * _updates_per_epoch(name, bench, self.config.force_matching)
-        session.reporter.begin(f"{VARIANTS[name].label}: training", total)
-        trained = session.timed(
-            "training", lambda: bench.fit(stage, comparison.pretrained, folder / "training")
-        )
+        trainer = self._trainer(name)
+        how = trainer.force_matching()
+        updates = trainer.force_updates_per_epoch(how) if name == FORCES else trainer.updates_per_epoch
+        epochs = max(1, round(self.config.seconds / (updates * cost.seconds)))
+        trainer = self._trainer(name, epochs)
+        folder, label = session.folder / name, f"{VARIANTS[name].label}: training"
+        if name == FORCES:
+            how = trainer.force_matching()
+            trained = trainer.match_forces(how, label, start=start, folder=folder / "training", name=name)
+        else:
+            trained = trainer.bptt(start, folder / "training", label, name=name)
         comparison.base.save(folder / "tuned.safetensors", trained.theta.potential)
         return trained
 
 
-def _updates_per_epoch(name: str, bench: Bench, matching: ForceMatchingSettings) -> int:
-    return bench.num_force_batches(matching) if name == FORCES else len(bench.train)
-
-
-def outcome(chosen: Sequence[Relaxation], measured: Measured) -> dict[str, Any]:
+def outcome(chosen: Sequence[Relaxation], measured: Measured) -> Found:
     """How many starts end in the right minimum, over all and by defect.
 
     Args:

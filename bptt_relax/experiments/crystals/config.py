@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from bptt_relax.experiments._settings import ONE_AT_A_TIME
 from bptt_relax.experiments.silicon.config import DataSettings as LimitSettings
 from bptt_relax.finetuning.settings import (
     BpttSettings,
@@ -29,6 +30,7 @@ class CrystalsConfig(FineTuningSettings):
     """Where these settings started from."""
     data: DataSettings = DataSettings()
     relaxation: RelaxationSettings = RelaxationSettings(train_steps=40, test_steps=300, skin=1.0)
+    bptt: BpttSettings = ONE_AT_A_TIME
 
 
 PRESETS = {

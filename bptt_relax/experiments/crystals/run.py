@@ -1,45 +1,45 @@
 """The bundled crystals, split by crystal, relaxed with free and with given cells; and what a constant pressure does."""
 
-import json
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from bptt_relax import compilation, datasets, processes, relax
+from bptt_relax import datasets
 from bptt_relax.experiments.crystals import figures
 from bptt_relax.experiments.crystals.config import CrystalsConfig, DataSettings
 from bptt_relax.experiments.silicon.run import limit
-from bptt_relax.finetuning import cases as casing
-from bptt_relax.finetuning import workspace
 from bptt_relax.finetuning.corpus import Corpus
-from bptt_relax.finetuning.measure import Ruler, summarize
-from bptt_relax.finetuning.run import run as finetune
-from bptt_relax.finetuning.stages import make_cell_relaxation, make_rule
+from bptt_relax.finetuning.measurement import summarize
+from bptt_relax.finetuning.preparation import ionic_steps
+from bptt_relax.finetuning.run import fine_tune
+from bptt_relax.finetuning.trainer import Trainer
 from bptt_relax.io.checks import changes_cell
-from bptt_relax.models import BaseModel, base_model
-from bptt_relax.relax import Theta
-from bptt_relax.training import make_frame_errors
+from bptt_relax.io.relaxations import Relaxation
+from bptt_relax.report.tables import print_results as show
+from bptt_relax.runs import folder as folders
+from bptt_relax.runs.session import Finished, Found
+from bptt_relax.training import frame_errors
 from bptt_relax.units import EV_PER_A3_IN_GPA
 
+__all__ = ["constant_pressure", "make_corpus", "run", "show"]
 
-def run(config: CrystalsConfig) -> int:
+
+def run(config: CrystalsConfig) -> Finished:
     """Do the whole experiment.
 
     Args:
         config: settings.
 
-    Returns:
-        exit code, see `finetuning.run.run`, whose errors it raises.
+    Raises:
+        InputError, ModelError, Interrupted: see `finetuning.run.fine_tune`.
     """
-    compilation.keep_compiled_programs()
-    name = f"crystals-{config.preset}"
-    folder = workspace.choose_folder(config.out, config.resume, name)
+    folder = folders.choose(config.out, config.resume, f"crystals-{config.preset}")
     corpus = make_corpus(config.data)
-    code = finetune("crystals", corpus, config.model_copy(update={"out": folder}), name)
-    if not code and config.data.cells != "given":
-        add_constant_pressure(folder, corpus, config)
-    return code
+    if config.data.cells == "given":
+        return fine_tune("crystals", corpus, config, folder)
+    finished = fine_tune("crystals", corpus, config, folder, also=constant_pressure)
+    figures.draw(folder, finished.results)
+    return finished
 
 
 def make_corpus(settings: DataSettings) -> Corpus:
@@ -52,42 +52,39 @@ def make_corpus(settings: DataSettings) -> Corpus:
     return Corpus(data.name, data.sha256, chosen, split)
 
 
-def add_constant_pressure(folder: Path, corpus: Corpus, config: CrystalsConfig) -> None:
-    """Measure what a constant pressure does for the pretrained model, and add it to results and figures of a run."""
-    path = folder / workspace.RESULTS
-    results = json.loads(path.read_text())
-    results["constant_pressure"] = constant_pressure(corpus, config, base_model(config.model))
-    processes.write_json(path, results)
-    figures.draw(folder, results)
-
-
-def constant_pressure(corpus: Corpus, config: CrystalsConfig, base: BaseModel) -> dict[str, Any]:
+def constant_pressure(trainer: Trainer) -> Found:
     """The pretrained model under the pressure that it has, on average, at the DFT structures of the training crystals.
 
     Two levels of theory may differ by little more than that: one number, and nothing to be trained. What is gained
     beyond it is not an offset.
 
     Args:
-        corpus: with relaxations whose cell is free.
-        config: how to relax.
-        base: the pretrained model.
+        trainer: of a corpus with relaxations whose cell is free.
     """
-    potential, settings = base.potential, config.relaxation
-    cases = casing.make_cases(corpus.used, potential.graph, settings.skin, potential.elements)
-    rule = make_rule(settings)
-    theta = Theta(base.params, rule.hyper)
-    errors = make_frame_errors(potential)
-    train = [r for r in corpus.select(corpus.split.train) if changes_cell(r)]
-    found = np.array([errors(theta, cases.frames(r)[-1]).pressure for r in train])
-    found += [np.trace(r.stresses[-1]) / 3.0 for r in train if r.stresses is not None]
+    preparation, split = trainer.preparation, trainer.corpus.split
+    train = _free(trainer.train)
+    frames = [preparation.frame(ionic_steps(r)[-1]) for r in train]
+    predictions = trainer.predict(trainer.base.params, [(f.positions, f.system) for f in frames])
+    found = np.array([frame_errors(*each).pressure for each in zip(predictions, frames, strict=True)])
+    found += [0.0 if r.stresses is None else np.trace(r.stresses[-1]) / 3.0 for r in train]
     pressure = float(found.mean())
-    relaxation = make_cell_relaxation(potential, rule, settings, pressure=pressure)
-    test = [r for r in corpus.select(corpus.split.test) if changes_cell(r)]
-    given = relax.relaxation(potential, rule)
-    ruler = Ruler(cases, test, potential, given, settings.test_steps, relaxation)
-    measured = ruler.measure(theta, [r.name for r in test], lambda *_: None)
+    measured = trainer.measure(
+        trainer.start(),
+        trainer.session.folder,
+        "constant_pressure",
+        "pretrained at constant pressure: relaxing test crystals",
+        names=[r.name for r in _free(trainer.corpus.select(split.test))],
+        evaluator=trainer.evaluator(pressure=pressure),
+    )
     return {
-        "pressure_GPa": EV_PER_A3_IN_GPA * pressure,
-        "std_over_training_crystals_GPa": EV_PER_A3_IN_GPA * float(found.std()),
-        "test": summarize([measured]),
+        "constant_pressure": {
+            "pressure_GPa": EV_PER_A3_IN_GPA * pressure,
+            "std_over_training_crystals_GPa": EV_PER_A3_IN_GPA * float(found.std()),
+            "test": summarize([measured]),
+        }
     }
+
+
+def _free(relaxations: Sequence[Relaxation]) -> list[Relaxation]:
+    """Those whose cell is relaxed too."""
+    return [r for r in relaxations if changes_cell(r)]

@@ -4,11 +4,11 @@ from itertools import pairwise
 
 from pydantic import Field, field_validator, model_validator
 
-from bptt_relax.experiments._settings import PartSettings
+from bptt_relax.experiments._settings import ONE_AT_A_TIME, PartOfSiliconSettings, PartSettings
 from bptt_relax.finetuning.settings import (
     BpttSettings,
-    FineTuningSettings,
     ForceMatchingSettings,
+    RecipeSettings,
     RelaxationSettings,
 )
 from bptt_relax.finetuning.variants import Variant, changed
@@ -30,15 +30,13 @@ ARMS = {
 """Ways to learn from the same relaxations. The first sets the time that each of the others has."""
 
 
-class DataEfficiencyConfig(FineTuningSettings):
+class DataEfficiencyConfig(PartOfSiliconSettings):
     """Settings of the data-efficiency experiment."""
 
-    preset: str = "full"
-    """Where these settings started from."""
     data: PartSettings = PartSettings(train=28)
     force_matching: ForceMatchingSettings = ForceMatchingSettings(epochs=1)
     # A short average: 24 updates are too few for one over twenty.
-    bptt: BpttSettings = BpttSettings(epochs=3, averaging=0.9)
+    bptt: BpttSettings = ONE_AT_A_TIME.model_copy(update={"epochs": 3, "averaging": 0.9})
     sizes: tuple[int, ...] = (1, 2, 4, 8, 16)
     """How many relaxations to learn from, each set being part of the next larger one."""
     draws: int = Field(default=2, ge=1)
@@ -57,14 +55,12 @@ class DataEfficiencyConfig(FineTuningSettings):
     def _consistent(self):
         if self.sizes[-1] > self.data.train:
             raise ValueError(f"sizes go up to {self.sizes[-1]}, but data.train is {self.data.train}")
-        if self.num_seeds != 1:
-            raise ValueError("this experiment repeats by draws, not by num_seeds")
         if not (self.force_matching.epochs and self.bptt.epochs):
             raise ValueError("both stages need an epoch at least: they set the time of every arm")
         return self
 
-    def for_arm(self, arm: str, draw: int, **epochs: int) -> FineTuningSettings:
-        """The settings of fine-tuning one arm.
+    def for_arm(self, arm: str, draw: int, **epochs: int) -> RecipeSettings:
+        """The recipe of one arm.
 
         Args:
             arm: of ``ARMS``.

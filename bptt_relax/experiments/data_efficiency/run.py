@@ -4,18 +4,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from bptt_relax import compilation
 from bptt_relax.experiments._defects import part_of_silicon
 from bptt_relax.experiments.data_efficiency import figures
 from bptt_relax.experiments.data_efficiency.config import ARMS, DataEfficiencyConfig
 from bptt_relax.experiments.data_efficiency.convergence import converged_at, path
 from bptt_relax.experiments.data_efficiency.subsets import end_frames_alone, subset
-from bptt_relax.finetuning import statistics, workspace
-from bptt_relax.finetuning.comparison import Comparison, Drawing, Found, Tuned, compare
+from bptt_relax.finetuning import statistics
+from bptt_relax.finetuning.comparison import Comparison, Tuned, compare
 from bptt_relax.finetuning.corpus import Corpus
-from bptt_relax.finetuning.measure import Measurement
+from bptt_relax.finetuning.measurement import Measurement
 from bptt_relax.relax import Theta
 from bptt_relax.report.metrics import read_metrics
+from bptt_relax.report.tables import print_grids
+from bptt_relax.runs.session import Finished, Found
 from bptt_relax.training import StageResult
 
 Measured = dict[str, Measurement]
@@ -25,28 +26,26 @@ AGAINST = (("structures", "end_frames"), ("structures", "all_steps"), ("recipe",
 """Arms that are compared structure by structure: BPTT, and force matching on as much or more."""
 
 
-def run(config: DataEfficiencyConfig) -> int:
+def run(config: DataEfficiencyConfig) -> Finished:
     """Do the whole experiment.
 
     Args:
         config: settings.
 
-    Returns:
-        exit code, see `finetuning.comparison.compare`, whose errors it raises.
+    Raises:
+        InputError, ModelError, Interrupted: see `finetuning.comparison.compare`.
     """
-    compilation.keep_compiled_programs()
     corpus = part_of_silicon(config.data)
     for size in config.sizes:
         subset(corpus, size, 0, config.least_unrolls)  # refused before anything exists
-    drawing = Drawing(figures.draw, figures.tables)
     return compare(
-        "data_efficiency",
-        corpus,
-        config,
-        config.preset,
-        lambda comparison: _work(comparison, config),
-        drawing,
+        "data_efficiency", corpus, config, lambda comparison: _work(comparison, config), figures.draw
     )
+
+
+def show(results: Found) -> None:
+    """Print the tables of what was found."""
+    print_grids(figures.tables(results))
 
 
 def _work(comparison: Comparison, config: DataEfficiencyConfig) -> Found:
@@ -134,7 +133,7 @@ class _Arms:
     def _keep(self, arm: str, theta: Theta, described: Mapping[str, Any]) -> None:
         name, label = self._names(arm)
         self.measured[arm] = self._comparison.measure(theta, name, label)
-        points = path(read_metrics(self._comparison.session.folder / workspace.METRICS), name)
+        points = path(read_metrics(self._comparison.session.metrics.path), name)
         self.found[arm] = {
             **described,
             "converged_at": converged_at(points)._asdict(),

@@ -1,15 +1,10 @@
 """Settings of the forgetting experiment, its remedies and its presets."""
 
-from pydantic import field_validator, model_validator
+from pydantic import field_validator
 
-from bptt_relax.experiments._settings import PartOfSiliconSettings, PartSettings
-from bptt_relax.finetuning.settings import (
-    BpttSettings,
-    FineTuningSettings,
-    ForceMatchingSettings,
-    RelaxationSettings,
-)
-from bptt_relax.finetuning.variants import Variant, changed, check_names
+from bptt_relax.experiments._settings import ONE_AT_A_TIME, PartOfSiliconSettings, PartSettings
+from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
+from bptt_relax.finetuning.variants import Variant, check_names
 
 
 def _rate(rate: float) -> dict[str, dict]:
@@ -38,7 +33,7 @@ class ForgettingConfig(PartOfSiliconSettings):
     """Settings of the forgetting experiment."""
 
     force_matching: ForceMatchingSettings = ForceMatchingSettings(epochs=2)
-    bptt: BpttSettings = BpttSettings(epochs=2)
+    bptt: BpttSettings = ONE_AT_A_TIME.model_copy(update={"epochs": 2})
     variants: tuple[str, ...] = tuple(VARIANTS)
     """Which remedies to compare, in this order."""
 
@@ -46,18 +41,6 @@ class ForgettingConfig(PartOfSiliconSettings):
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return check_names(names, VARIANTS)
-
-    @model_validator(mode="after")
-    def _fixed(self):
-        if self.num_seeds != 1 or not self.forgetting:
-            raise ValueError(
-                "this experiment has one seed per run, and the forgetting check is what it is about"
-            )
-        return self
-
-    def with_remedy(self, name: str) -> FineTuningSettings:
-        """These settings with those of a variant on top."""
-        return changed(self, VARIANTS[name].changes)
 
 
 PRESETS = {

@@ -1,33 +1,37 @@
 """Every remedy through the same two stages on the same defects, measured on held-out defects and other chemistry."""
 
-from typing import Any
-
-from bptt_relax.experiments._defects import compare_on_silicon
+from bptt_relax.experiments._defects import part_of_silicon
 from bptt_relax.experiments.forgetting import figures
 from bptt_relax.experiments.forgetting.config import VARIANTS, ForgettingConfig
-from bptt_relax.finetuning import recorded
-from bptt_relax.finetuning.comparison import Comparison, Drawing
-from bptt_relax.finetuning.forgetting import Check
+from bptt_relax.finetuning.comparison import Comparison, compare
+from bptt_relax.finetuning.forgetting import ForgettingCheck
+from bptt_relax.finetuning.variants import changed
+from bptt_relax.report.tables import print_grids
+from bptt_relax.runs.session import Finished, Found
 
 
-def run(config: ForgettingConfig) -> int:
+def run(config: ForgettingConfig) -> Finished:
     """Do the whole experiment.
 
     Args:
         config: settings.
 
-    Returns:
-        exit code, see `finetuning.comparison.compare`, whose errors it raises.
+    Raises:
+        InputError, ModelError, Interrupted: see `finetuning.comparison.compare`.
     """
-    drawing = Drawing(figures.draw, lambda found: [figures.table(found)])
-    return compare_on_silicon("forgetting", config, lambda comparison: _work(comparison, config), drawing)
+    corpus = part_of_silicon(config.data)
+    return compare("forgetting", corpus, config, lambda comparison: _work(comparison, config), figures.draw)
 
 
-def _work(comparison: Comparison, config: ForgettingConfig) -> dict[str, Any]:
+def show(results: Found) -> None:
+    """Print the table of what was found."""
+    print_grids([figures.table(results)])
+
+
+def _work(comparison: Comparison, config: ForgettingConfig) -> Found:
     comparison.session.reporter.begin("what the pretrained model says about other chemistry")
-    train = comparison.corpus.select(comparison.corpus.split.train)
-    pretrained = comparison.pretrained
-    check = Check(comparison.potential, pretrained.potential, comparison.base.about, train)
+    base, pretrained = comparison.base, comparison.pretrained
+    check = ForgettingCheck(base.potential, base.params, base.about, comparison.trainer.train)
     before = comparison.measure(pretrained, "pretrained", "pretrained")
     return {
         "probe": check.describe(),
@@ -38,17 +42,19 @@ def _work(comparison: Comparison, config: ForgettingConfig) -> dict[str, Any]:
     }
 
 
-def _variant(comparison: Comparison, config: ForgettingConfig, name: str, check: Check) -> dict[str, Any]:
+def _variant(comparison: Comparison, config: ForgettingConfig, name: str, check: ForgettingCheck) -> Found:
     """Force matching, then BPTT, with one remedy; the best model on the validation structures counts."""
-    variant = VARIANTS[name]
-    tuned = comparison.train(name, config.with_remedy(name), variant.label)
+    variant, session = VARIANTS[name], comparison.session
+    tuned = comparison.train(name, changed(config, variant.changes), variant.label)
     measured = comparison.measure(tuned.theta, name, variant.label)
-    folder = comparison.session.folder / name
+    kept = session.folder / name / "bptt.forgetting.json"
     return {
         "label": variant.label,
         "remedy": variant.group,
         "changes": variant.changes,
         **tuned.describe(),
-        "forgetting": recorded.forgetting(comparison.session, check, tuned.theta, folder, "bptt"),
+        "forgetting": session.timed(
+            "forgetting", lambda: session.once(kept, lambda: check(tuned.theta.potential))
+        ),
         **comparison.parts([measured]),
     }

@@ -5,7 +5,7 @@ from bptt_relax.experiments.map.config import PRESETS, MapConfig
 from bptt_relax.outcomes import run_program
 
 DESCRIPTION = (
-    "Look at the relaxation of held-out silicon defects as an iterated map, before and after training: the residual "
+    "Measure the relaxation of held-out silicon defects as an iterated map, before and after training: the residual "
     "of the DFT structure, contraction, the size of the basin, convergence. Takes the tuned models of a run of the "
     "silicon experiment (--run FOLDER), or trains some."
 )

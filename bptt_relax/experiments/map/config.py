@@ -5,22 +5,17 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from bptt_relax.experiments._settings import PartSettings
-from bptt_relax.finetuning.settings import (
-    BpttSettings,
-    FineTuningSettings,
-    ForceMatchingSettings,
-    RelaxationSettings,
-    Settings,
-)
+from bptt_relax.experiments._settings import ONE_AT_A_TIME, PartOfSiliconSettings, PartSettings
+from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
 from bptt_relax.outcomes import InputError
+from bptt_relax.runs.settings import Settings
 
 TUNED = ("force_matching", "bptt")
-"""Stages whose models are looked at beside the pretrained one."""
+"""Stages whose models are measured beside the pretrained one."""
 
 
-class LensSettings(Settings):
-    """How closely the map is looked at."""
+class MapSettings(Settings):
+    """How the map is measured."""
 
     tolerance: float = Field(default=0.003, gt=0)
     """Largest force at what counts as a fixed point, eV/angstrom."""
@@ -32,29 +27,23 @@ class LensSettings(Settings):
     """Rattled structures of each; the same directions for every amplitude and model."""
 
 
-class MapConfig(FineTuningSettings):
+class MapConfig(PartOfSiliconSettings):
     """Settings of the map experiment."""
 
-    preset: str = "full"
-    """Where these settings started from."""
     run: Path | None = None
-    """A run of the silicon experiment whose tuned models (first seed) to look at; trains its own when not given."""
+    """A run of the silicon experiment whose tuned models (first seed) to measure; trains its own when not given."""
     data: PartSettings = PartSettings(train=25, validation=5, test=6)
-    lens: LensSettings = LensSettings()
-    force_matching: ForceMatchingSettings = ForceMatchingSettings()
-    bptt: BpttSettings = BpttSettings()
-    forgetting: bool = False
+    map: MapSettings = MapSettings()
+    bptt: BpttSettings = ONE_AT_A_TIME
 
     @model_validator(mode="after")
-    def _fixed(self):
-        if self.num_seeds != 1 or self.forgetting:
-            raise ValueError("this experiment has one seed per run, and looks at nothing but the map")
+    def _one_rule(self):
         if self.bptt.learn_rule:
             raise ValueError("this experiment compares models under one rule: leave bptt.learn_rule out")
         return self
 
     def files(self) -> dict[str, Path]:
-        """Stage -> file of its tuned model, in the run to look at.
+        """Stage -> file of its tuned model, in the run whose models are measured.
 
         Raises:
             InputError: it is not a run that got that far.
@@ -83,7 +72,7 @@ PRESETS = {
     "smoke": MapConfig(
         preset="smoke",
         data=PartSettings(train=2, validation=1, test=1),
-        lens=LensSettings(tolerance=0.02, steps=60, rattles=(0.05, 0.3), draws=1),
+        map=MapSettings(tolerance=0.02, steps=60, rattles=(0.05, 0.3), draws=1),
         relaxation=RelaxationSettings(train_steps=4, test_steps=12),
         force_matching=ForceMatchingSettings(epochs=1, batch_size=8),
         bptt=BpttSettings(epochs=1),

@@ -31,7 +31,7 @@ def draw(folder: Path, results: dict[str, Any]) -> None:
 
 
 def the_map(results: dict[str, Any]) -> "Figure":
-    """Six looks at the map: paths, convergence, residual and shift by stiffness, contraction, basin.
+    """Six panels: paths, convergence, residual and shift by stiffness, contraction, basin.
 
     Args:
         results: as in ``results.json``.
@@ -85,10 +85,10 @@ def _plane(axes: "Axes", results: dict[str, Any]) -> None:
     )
 
 
-def _by_stiffness(look: dict[str, Any], value: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> list[float]:
+def _by_stiffness(maps: dict[str, Any], value: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> list[float]:
     """Root mean square over the modes of all structures in each bin of a value; NaN where there are none."""
-    stiffness = np.concatenate([seen["residual"]["stiffness"] for seen in look.values()])
-    force = np.concatenate([seen["residual"]["force"] for seen in look.values()])
+    stiffness = np.concatenate([one["residual"]["stiffness"] for one in maps.values()])
+    force = np.concatenate([one["residual"]["force"] for one in maps.values()])
     bins = np.clip(np.digitize(stiffness, EDGES) - 1, 0, len(EDGES) - 2)
     values = value(stiffness, force)
     return [
@@ -129,7 +129,7 @@ def _convergence(axes: "Axes", results: dict[str, Any]) -> None:
     axes.set_title("Convergence")
     longest = 0
     for order, stage in enumerate(_stages(results)):
-        curves = [seen["convergence"] for seen in results["models"][stage].values()]
+        curves = [one["convergence"] for one in results["models"][stage].values()]
         steps = max(len(curve["to_reference"]) for curve in curves)
         longest = max(longest, steps)
         for key, dashes in (("to_reference", "-"), ("to_end", (0, (2, 1.5)))):
@@ -163,7 +163,7 @@ def _contraction(axes: "Axes", results: dict[str, Any]) -> None:
     stages = _stages(results)
     for place, key in enumerate(("radius", "norm")):
         for order, stage in enumerate(stages):
-            values = [seen["fixed_point"][key] for seen in results["models"][stage].values()]
+            values = [one["fixed_point"][key] for one in results["models"][stage].values()]
             x = place + 0.22 * (order - (len(stages) - 1) / 2)
             spread = np.linspace(-0.05, 0.05, len(values)) if len(values) > 1 else [0.0]
             axes.plot(x + np.array(spread), values, "o", color=style.color(stage), alpha=0.35, ms=3.5, mew=0)
@@ -208,8 +208,8 @@ def _basin(axes: "Axes", results: dict[str, Any]) -> None:
     axes.grid(axis="y")
 
 
-def _shares(look: dict[str, Any]) -> tuple[list[float], np.ndarray]:
-    basins = [seen["basin"] for seen in look.values()]
+def _shares(maps: dict[str, Any]) -> tuple[list[float], np.ndarray]:
+    basins = [one["basin"] for one in maps.values()]
     rattles = [entry["rattle"] for entry in basins[0]]
     return rattles, np.mean([[entry["to_reference"] for entry in basin] for basin in basins], axis=0)
 
@@ -245,12 +245,12 @@ def table(results: dict[str, Any]) -> Grid:
     largest = 0.0
     rows = []
     for stage in _stages(results):
-        seen = list(results["models"][stage].values())
+        one = list(results["models"][stage].values())
         rattles, shares = _shares(results["models"][stage])
         largest = rattles[len(rattles) // 2]
 
-        def mean(*keys: str, seen=seen) -> float:
-            values = [s[keys[0]][keys[1]] for s in seen]
+        def mean(*keys: str, one=one) -> float:
+            values = [s[keys[0]][keys[1]] for s in one]
             return float(np.mean(values))
 
         cells = (
@@ -258,11 +258,11 @@ def table(results: dict[str, Any]) -> Grid:
             f"{mean('residual', 'max_force'):.3f}",
             f"{mean('residual', 'step'):.4f}",
             f"{mean('fixed_point', 'delta_q'):.2f}",
-            f"{np.mean([s['convergence']['to_reference'][-1] for s in seen]):.2f}",
+            f"{np.mean([s['convergence']['to_reference'][-1] for s in one]):.2f}",
             f"{100 * mean('convergence', 'same_basin'):.0f}%",
             f"{mean('fixed_point', 'radius'):.3f}",
             f"{mean('fixed_point', 'norm'):.3f}",
-            f"{np.mean([len(s['convergence']['to_reference']) - 1 for s in seen]):.0f}",
+            f"{np.mean([len(s['convergence']['to_reference']) - 1 for s in one]):.0f}",
             f"{100 * shares[len(rattles) // 2]:.0f}%",
         )
         rows.append(tuple((cell, False) for cell in cells))

@@ -10,9 +10,9 @@ import numpy as np
 from bptt_relax import losses, systems
 from bptt_relax.analysis import LinearStep, linearized_step
 from bptt_relax.batches import Bucket, Final, RelaxMany
-from bptt_relax.experiments.map.config import LensSettings
+from bptt_relax.experiments.map.config import MapSettings
+from bptt_relax.finetuning.relaxation import make_rule
 from bptt_relax.finetuning.settings import RelaxationSettings
-from bptt_relax.finetuning.stages import make_rule
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.potentials import Potential
 from bptt_relax.relax import Theta, relaxation
@@ -23,14 +23,14 @@ DIGITS = 6
 """Significant digits of the lists that are kept."""
 
 
-class Lens:
-    """Looks at models, all with the same relaxation; everything is compiled once.
+class RelaxationMap:
+    """Measures the maps of models, all with the same relaxation; everything is compiled once.
 
     Args:
         potential: the model's functions.
-        references: whatever will be looked at.
+        references: all that will be measured.
         settings: of the relaxation.
-        look: how closely to look.
+        how: tolerances, rattles.
     """
 
     def __init__(
@@ -38,16 +38,16 @@ class Lens:
         potential: Potential,
         references: Sequence[Relaxation],
         settings: RelaxationSettings,
-        look: LensSettings,
+        how: MapSettings,
     ):
-        starts = [start for r in references for start in (r.initial, r.relaxed, *_rattled(r, look))]
-        self._spec, self._skin, self._look = potential.graph, settings.skin, look
+        starts = [start for r in references for start in (r.initial, r.relaxed, *_rattled(r, how))]
+        self._spec, self._skin, self._how = potential.graph, settings.skin, how
         self._layout = systems.plan_layout(starts, potential.graph, skin=settings.skin)
         rule = make_rule(settings)
-        to_end = relaxation(potential, rule, force_tolerance=look.tolerance)
+        to_end = relaxation(potential, rule, force_tolerance=how.tolerance)
         as_tested = relaxation(potential, rule, force_tolerance=settings.force_tolerance)
         self._linearize = linearized_step(relaxation(potential, rule))
-        self._follow = RelaxMany(to_end, potential.graph, look.steps, skin=settings.skin, keep_path=True)
+        self._follow = RelaxMany(to_end, potential.graph, how.steps, skin=settings.skin, keep_path=True)
         self._relax = RelaxMany(as_tested, potential.graph, settings.test_steps, skin=settings.skin)
         self._delta_q = jax.jit(jax.vmap(losses.delta_q, in_axes=(0, None, None)))
         self._furthest = jax.jit(losses.max_displacement)
@@ -104,11 +104,11 @@ class Lens:
 
     def _basin(self, theta: Theta, reference: Relaxation, own: Structure) -> list[dict[str, float]]:
         """Which share of rattled reference structures comes back to the reference, or to the model's own minimum."""
-        starts = _rattled(reference, self._look)
+        starts = _rattled(reference, self._how)
         ends = [final.structure for final in self._all(self._relax, theta, starts)]
         found = []
-        for index, amplitude in enumerate(self._look.rattles):
-            group = ends[index * self._look.draws : (index + 1) * self._look.draws]
+        for index, amplitude in enumerate(self._how.rattles):
+            group = ends[index * self._how.draws : (index + 1) * self._how.draws]
             back = [self._max_displacement(end, reference.relaxed) < SAME_BASIN for end in group]
             at_own = [self._max_displacement(end, own) < SAME_BASIN for end in group]
             found.append(
@@ -117,11 +117,9 @@ class Lens:
         return found
 
 
-def _rattled(reference: Relaxation, look: LensSettings) -> list[Structure]:
+def _rattled(reference: Relaxation, how: MapSettings) -> list[Structure]:
     return [
-        rattled(reference.relaxed, amplitude, draw)
-        for amplitude in look.rattles
-        for draw in range(look.draws)
+        rattled(reference.relaxed, amplitude, draw) for amplitude in how.rattles for draw in range(how.draws)
     ]
 
 

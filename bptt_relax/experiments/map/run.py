@@ -1,52 +1,51 @@
-"""The same look at the pretrained model, the force-matched one and the one that BPTT tuned."""
+"""The map of the pretrained model, of the force-matched one and of the one that BPTT tuned, measured alike."""
 
 import json
 from typing import Any
 
 import numpy as np
 
-from bptt_relax import compilation, processes
 from bptt_relax.experiments._defects import part_of_silicon
 from bptt_relax.experiments.map import figures
 from bptt_relax.experiments.map.config import MapConfig
-from bptt_relax.experiments.map.measure import Lens
-from bptt_relax.finetuning.comparison import Comparison, Drawing, compare
+from bptt_relax.experiments.map.measure import RelaxationMap
+from bptt_relax.finetuning.comparison import Comparison, compare
 from bptt_relax.finetuning.settings import RelaxationSettings
 from bptt_relax.finetuning.variants import changed
-from bptt_relax.finetuning.workspace import CONFIG
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.outcomes import InputError
 from bptt_relax.relax import Theta
-from bptt_relax.training import Interrupted
+from bptt_relax.report.tables import print_grids
+from bptt_relax.runs.folder import CONFIG
+from bptt_relax.runs.session import Finished, Found
 
-Look = dict[str, dict[str, Any]]
-"""Structure -> what was seen of it with one model."""
+Maps = dict[str, dict[str, Any]]
+"""Structure -> what was measured of it with one model."""
 
 
-def run(config: MapConfig) -> int:
+def run(config: MapConfig) -> Finished:
     """Do the whole experiment.
 
     Args:
         config: settings.
 
-    Returns:
-        exit code, see `finetuning.comparison.compare`, whose errors it raises.
-
     Raises:
-        InputError: the run to look at is none, or of another model.
+        InputError, ModelError, Interrupted: see `finetuning.comparison.compare`; or the run whose models are to be
+            measured is none, or of another model.
     """
-    compilation.keep_compiled_programs()
     if config.run is not None:
         config = config.model_copy(update={"relaxation": _relaxation_of_run(config)})
-    drawing = Drawing(figures.draw, lambda found: [figures.table(found)])
     corpus = part_of_silicon(config.data)
-    return compare(
-        "map", corpus, config, config.preset, lambda comparison: _work(comparison, config), drawing
-    )
+    return compare("map", corpus, config, lambda comparison: _work(comparison, config), figures.draw)
+
+
+def show(results: Found) -> None:
+    """Print the table of what was found."""
+    print_grids([figures.table(results)])
 
 
 def _relaxation_of_run(config: MapConfig) -> RelaxationSettings:
-    """How the run relaxed, whose models are looked at with the same map."""
+    """How the run relaxed whose models are measured: the map is that of the same relaxation."""
     assert config.run is not None
     config.files()
     path = config.run / CONFIG
@@ -69,21 +68,21 @@ def _relaxation_of_run(config: MapConfig) -> RelaxationSettings:
     return relaxation
 
 
-def _work(comparison: Comparison, config: MapConfig) -> dict[str, Any]:
+def _work(comparison: Comparison, config: MapConfig) -> Found:
     models, about = _models(comparison, config)
     structures = comparison.corpus.select(comparison.corpus.split.test)
-    lens = Lens(comparison.potential, structures, config.relaxation, config.lens)
-    looks = comparison.session.timed("looking", lambda: _looks(comparison, lens, models, structures))
+    measure = RelaxationMap(comparison.potential, structures, config.relaxation, config.map)
+    maps = comparison.session.timed("map", lambda: _maps(comparison, measure, models, structures))
     return {
         "tuned": about,
         "structures": [r.name for r in structures],
-        "models": {stage: _without_paths(look) for stage, look in looks.items()},
-        "plane": plane(looks, structures),
+        "models": {stage: _without_paths(found) for stage, found in maps.items()},
+        "plane": plane(maps, structures),
     }
 
 
-def _models(comparison: Comparison, config: MapConfig) -> tuple[dict[str, Theta], dict[str, Any]]:
-    """The models to look at, and how they came about."""
+def _models(comparison: Comparison, config: MapConfig) -> tuple[dict[str, Theta], Found]:
+    """The models to measure, and how they came about."""
     start, base = comparison.pretrained, comparison.base
     if config.run is not None:
         files = config.files()
@@ -94,30 +93,28 @@ def _models(comparison: Comparison, config: MapConfig) -> tuple[dict[str, Theta]
     return {"pretrained": start} | tuned, {"from": "here", **found.describe()}
 
 
-def _looks(
-    comparison: Comparison, lens: Lens, models: dict[str, Theta], structures: list[Relaxation]
-) -> dict[str, Look]:
-    """Each structure with each model, once: what an interrupted run has seen is read back."""
+def _maps(
+    comparison: Comparison, measure: RelaxationMap, models: dict[str, Theta], structures: list[Relaxation]
+) -> dict[str, Maps]:
+    """Each structure with each model, once."""
     session, found = comparison.session, {stage: {} for stage in models}
-    session.reporter.begin("looking at the map", len(models) * len(structures), unit="looks")
+    session.reporter.begin("measuring the map", len(models) * len(structures), unit="maps")
     for reference in structures:
         for stage, theta in models.items():
-            path = session.folder / "looks" / stage / f"{reference.name}.json"
-            if not path.is_file():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                processes.write_json(path, lens(theta, reference))
-            found[stage][reference.name] = json.loads(path.read_text())
+            path = session.folder / "maps" / stage / f"{reference.name}.json"
+            found[stage][reference.name] = session.once(path, lambda t=theta, r=reference: measure(t, r))
             session.reporter.advance(structure=reference.name)
-            if session.stop():
-                raise Interrupted("looking")
+            session.check_stop("map")
     return found
 
 
-def _without_paths(look: Look) -> Look:
-    return {name: {key: value for key, value in seen.items() if key != "path"} for name, seen in look.items()}
+def _without_paths(maps: Maps) -> Maps:
+    return {
+        name: {key: value for key, value in found.items() if key != "path"} for name, found in maps.items()
+    }
 
 
-def plane(looks: dict[str, Look], structures: list[Relaxation]) -> dict[str, Any]:
+def plane(maps: dict[str, Maps], structures: list[Relaxation]) -> dict[str, Any]:
     """Paths of all models from one start, in the plane through the DFT structure, the start and the pretrained end.
 
     Of the structures whose pretrained relaxation ends in the reference's basin the one it ends furthest from; of all,
@@ -125,11 +122,11 @@ def plane(looks: dict[str, Look], structures: list[Relaxation]) -> dict[str, Any
     plane.
 
     Args:
-        looks: stage -> structure -> what was seen, the pretrained one among them.
+        maps: stage -> structure -> what was measured, the pretrained one among them.
         structures: of the reference method.
     """
-    before = looks["pretrained"]
-    names = [name for name, seen in before.items() if seen["convergence"]["same_basin"]] or list(before)
+    before = maps["pretrained"]
+    names = [name for name, found in before.items() if found["convergence"]["same_basin"]] or list(before)
     name = max(names, key=lambda n: before[n]["convergence"]["to_reference"][-1])
     reference = next(r for r in structures if r.name == name)
     root = np.sqrt(reference.relaxed.masses)[:, None]
@@ -140,7 +137,7 @@ def plane(looks: dict[str, Look], structures: list[Relaxation]) -> dict[str, Any
         d = d - np.rint(d @ np.linalg.inv(cell)) @ cell
         return (root * (d - d.mean(axis=-2, keepdims=True))).reshape(*d.shape[:-2], -1)
 
-    paths = {stage: weighted(np.asarray(look[name]["path"])) for stage, look in looks.items()}
+    paths = {stage: weighted(np.asarray(found[name]["path"])) for stage, found in maps.items()}
     across = paths["pretrained"][-1]
     across = across / max(np.linalg.norm(across), 1e-12)
     up = paths["pretrained"][0] - (paths["pretrained"][0] @ across) * across

@@ -3,16 +3,19 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator
 
-from bptt_relax.experiments._settings import PartSettings
+from bptt_relax.experiments._settings import ONE_AT_A_TIME, PartSettings
 from bptt_relax.finetuning.settings import (
     BpttSettings,
     FineTuningSettings,
     ForceMatchingSettings,
+    ParameterSettings,
     RelaxationSettings,
+    ReplaySettings,
 )
 from bptt_relax.finetuning.variants import Changes, changed
+from bptt_relax.runs.settings import RunSettings
 
 MODELS = ("chgnet-0.3.0", "chgnet-0.2.0", "chgnet-r2scan", "nequip-silicon", "adapt-silicon", "nequix-mp-1")
 
@@ -57,14 +60,23 @@ OWN = {
 }
 
 
-class ModelsConfig(FineTuningSettings):
+class ModelsConfig(RunSettings):
     """Settings of the comparison of pretrained models."""
 
     preset: str = "full"
     """Where these settings started from."""
-    data: PartSettings = PartSettings(train=28, validation=5, test=12)
+    seed: int = Field(default=0, ge=0)
+    """Random seed: order of training, starting points."""
+    num_seeds: int = Field(default=1, ge=1)
+    """How often to repeat the training, with seed, seed + 1, ..."""
+    relaxation: RelaxationSettings = RelaxationSettings()
+    force_matching: ForceMatchingSettings = ForceMatchingSettings()
+    bptt: BpttSettings = ONE_AT_A_TIME
+    parameters: ParameterSettings = ParameterSettings()
+    replay: ReplaySettings = ReplaySettings()
     forgetting: bool = False
     """Compare each tuned model with the pretrained one on crystals of other chemistry, too."""
+    data: PartSettings = PartSettings(train=28, validation=5, test=12)
     models: tuple[str, ...] = MODELS
     """What to start from, in this order: names of pretrained potentials, or files with weights. What can't be had or
     doesn't cover the data is skipped."""
@@ -79,12 +91,6 @@ class ModelsConfig(FineTuningSettings):
             raise ValueError("give at least one model, and none of a name twice")
         return names
 
-    @model_validator(mode="after")
-    def _several(self):
-        if self.model != FineTuningSettings.model_fields["model"].default:
-            raise ValueError("this experiment has several models: name them with models")
-        return self
-
     def own(self, model: str) -> OwnSettings:
         """What this model needs of its own."""
         nothing = OwnSettings("", {})
@@ -92,7 +98,10 @@ class ModelsConfig(FineTuningSettings):
 
     def for_model(self, model: str) -> FineTuningSettings:
         """The settings of fine-tuning one model."""
-        return changed(self, self.own(model).changes).model_copy(update={"model": model})
+        recipe = changed(self, self.own(model).changes).model_copy(update={"model": model})
+        return FineTuningSettings(
+            **dict(recipe), num_seeds=self.num_seeds, forgetting=self.forgetting, resume=self.resume
+        )
 
     def part_for(self, model: str) -> PartSettings:
         """Which relaxations one model gets: never others to be tested on."""

@@ -1,57 +1,53 @@
 """Every model through the whole pipeline on the same defects, each in a folder of its own, then their average."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 
-from bptt_relax import compilation, processes
+from bptt_relax import processes
 from bptt_relax.experiments._defects import part_of_silicon
 from bptt_relax.experiments.models import figures
 from bptt_relax.experiments.models.config import ModelsConfig
-from bptt_relax.finetuning import results, statistics, workspace
+from bptt_relax.finetuning import results, statistics
 from bptt_relax.finetuning.corpus import Corpus
 from bptt_relax.finetuning.run import check, fine_tune
 from bptt_relax.models import BaseModel, base_model
 from bptt_relax.outcomes import InputError, ModelError
-from bptt_relax.report.environment import environment, peak_rss_mb
 from bptt_relax.report.tables import print_grids
+from bptt_relax.runs import folder as folders
+from bptt_relax.runs.session import Finished, Found, opened
 
-Found = dict[str, Any]
 
-
-def run(config: ModelsConfig) -> int:
+def run(config: ModelsConfig) -> Finished:
     """Do the whole experiment.
 
     Args:
         config: settings.
 
-    Returns:
-        exit code: 0, or 128 + the signal that interrupted it.
-
     Raises:
         InputError: anything about the settings or the folder.
         ModelError: not one of the models can be had.
+        Interrupted: it was stopped; everything so far is in the folder.
     """
-    compilation.keep_compiled_programs()
     corpus = part_of_silicon(config.data)
-    folder = workspace.choose_folder(config.out, config.resume, f"models-{config.preset}")
+    folder = folders.choose(config.out, config.resume, f"models-{config.preset}")
     bases, skipped = _available(config, corpus)
-    with workspace.locked(folder):
-        workspace.record_config(folder, config.resolved() | {"data_sha256": corpus.sha256}, config.resume)
+    decisive = config.resolved() | {"data_sha256": corpus.sha256}
+    with opened(folder, decisive, config.resume) as session:
         runs: dict[str, Found] = {}
         for name, base in bases.items():
-            code, runs[name] = _one(config, name, base, folder / Path(name).name)
-            if code:
-                return code
+            session.check_stop(name)
+            runs[name] = _one(config, name, base, folder / Path(name).name)
         found = _gather(config, corpus, runs, skipped)
-        processes.write_json(folder / workspace.RESULTS, found)
-        figures.draw(folder, found)
-    print_grids(figures.tables(found))
-    print(f"results and the figure, and a folder with everything of each model: {folder}")
-    return 0
+        written = session.write_results("models", config.preset, config.resolved(), found)
+        figures.draw(folder, written)
+    return Finished(folder, written)
+
+
+def show(results: Found) -> None:
+    """Print the tables of what was found."""
+    print_grids(figures.tables(results))
 
 
 def _available(config: ModelsConfig, corpus: Corpus) -> tuple[dict[str, BaseModel], dict[str, str]]:
@@ -72,17 +68,15 @@ def _available(config: ModelsConfig, corpus: Corpus) -> tuple[dict[str, BaseMode
     return bases, skipped
 
 
-def _one(config: ModelsConfig, name: str, base: BaseModel, folder: Path) -> tuple[int, Found]:
+def _one(config: ModelsConfig, name: str, base: BaseModel, folder: Path) -> Found:
     """One model's run, see `finetuning.run.fine_tune`; a finished one is read back."""
-    done = folder / workspace.RESULTS
+    done = folder / folders.RESULTS
     if done.is_file():
-        return 0, json.loads(done.read_text())
-    settings = config.for_model(name).model_copy(update={"resume": (folder / workspace.CONFIG).is_file()})
+        return processes.read_json(done)
+    corpus = part_of_silicon(config.part_for(name))
     try:
         # Its own name for the experiment: one model's run can't be published as the whole.
-        return fine_tune(
-            f"models/{folder.name}", part_of_silicon(config.part_for(name)), settings, folder, base
-        )
+        return fine_tune(f"models/{folder.name}", corpus, config.for_model(name), folder, base).results
     finally:
         jax.clear_caches()  # no model runs another one's programs
 
@@ -92,12 +86,7 @@ def _gather(config: ModelsConfig, corpus: Corpus, runs: dict[str, Found], skippe
     models = {name: block for name, found in runs.items() for block in found["models"].values()}
     seeds = range(config.seed, config.seed + config.num_seeds)
     return {
-        "schema": 1,
-        "experiment": "models",
-        "preset": config.preset,
-        "config": config.resolved(),
-        "dataset": {"name": corpus.name, "sha256": corpus.sha256}
-        | {part: list(names) for part, names in zip(results.PARTS, corpus.split, strict=True)},
+        "dataset": results.dataset(corpus),
         "seeds": list(seeds),
         "models": models,
         "average": average(models),
@@ -113,8 +102,6 @@ def _gather(config: ModelsConfig, corpus: Corpus, runs: dict[str, Found], skippe
             }
             for name, found in runs.items()
         },
-        "peak_rss_mb": round(peak_rss_mb()),
-        "environment": environment(),
     }
 
 

@@ -2,12 +2,8 @@
 
 from pydantic import Field, field_validator, model_validator
 
-from bptt_relax.experiments._settings import PartOfSiliconSettings, PartSettings
-from bptt_relax.finetuning.settings import (
-    BpttSettings,
-    ForceMatchingSettings,
-    RelaxationSettings,
-)
+from bptt_relax.experiments._settings import ONE_AT_A_TIME, PartOfSiliconSettings, PartSettings
+from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
 from bptt_relax.finetuning.variants import Variant, check_names
 
 RULE_RATE = 0.05
@@ -32,8 +28,7 @@ class PreferenceConfig(PartOfSiliconSettings):
 
     data: PartSettings = PartSettings(train=8, validation=3, test=5)
     force_matching: ForceMatchingSettings = ForceMatchingSettings(epochs=2)
-    bptt: BpttSettings = BpttSettings(epochs=2)
-    forgetting: bool = False
+    bptt: BpttSettings = ONE_AT_A_TIME.model_copy(update={"epochs": 2})
     num_seeds: int = Field(default=2, ge=1)
     """How often each arm is trained, with seed, seed + 1, ..."""
     arms: tuple[str, ...] = tuple(ARMS)
@@ -50,8 +45,6 @@ class PreferenceConfig(PartOfSiliconSettings):
 
     @model_validator(mode="after")
     def _possible(self):
-        if self.forgetting:
-            raise ValueError("there is no forgetting check here: experiments.forgetting is about it")
         if not self.looked_at or min(self.looked_at) < 1:
             raise ValueError("looked_at must be positive numbers of steps")
         return self

@@ -1,40 +1,43 @@
 """Every arm through the same stages; then each part of a trained model swapped with that of the start."""
 
-import json
-from typing import Any
-
 import numpy as np
 
-from bptt_relax import processes, relax
-from bptt_relax.experiments._defects import compare_on_silicon
+from bptt_relax import relax
+from bptt_relax.experiments._defects import part_of_silicon
 from bptt_relax.experiments.preference import figures
 from bptt_relax.experiments.preference.config import ARMS, PreferenceConfig
-from bptt_relax.finetuning.comparison import Comparison, Drawing, Tuned
-from bptt_relax.finetuning.measure import Measurement
+from bptt_relax.finetuning.comparison import Comparison, Tuned, compare
+from bptt_relax.finetuning.measurement import Measurement
 from bptt_relax.finetuning.preference import end_shift, make_sensitivity, movement, rule_values
-from bptt_relax.finetuning.settings import FineTuningSettings
-from bptt_relax.finetuning.stages import make_rule
+from bptt_relax.finetuning.relaxation import make_rule
+from bptt_relax.finetuning.settings import RecipeSettings
 from bptt_relax.finetuning.variants import changed
 from bptt_relax.relax import Theta
+from bptt_relax.report.tables import print_grids
+from bptt_relax.runs.session import Finished, Found
 
-Found = dict[str, Any]
 Ends = dict[str, Measurement]
 SENSITIVITY = "sensitivity.json"
 
 
-def run(config: PreferenceConfig) -> int:
+def run(config: PreferenceConfig) -> Finished:
     """Do the whole experiment.
 
     Args:
         config: settings.
 
-    Returns:
-        exit code, see `finetuning.comparison.compare`, whose errors it raises.
+    Raises:
+        InputError, ModelError, Interrupted: see `finetuning.comparison.compare`.
     """
-    drawing = Drawing(figures.draw, lambda found: [figures.table(found)])
-    return compare_on_silicon(
-        "preference", config, lambda comparison: _Arms(comparison, config).run(), drawing
+    corpus = part_of_silicon(config.data)
+    return compare(
+        "preference", corpus, config, lambda comparison: _Arms(comparison, config).run(), figures.draw
     )
+
+
+def show(results: Found) -> None:
+    """Print the table of what was found."""
+    print_grids([figures.table(results)])
 
 
 class _Arms:
@@ -99,16 +102,17 @@ class _Arms:
         }
         return found, converged
 
-    def _start(self, tuned: Tuned, settings: FineTuningSettings) -> Theta:
+    def _start(self, tuned: Tuned, settings: RecipeSettings) -> Theta:
         """What BPTT started from."""
-        start = self.comparison.start(settings.relaxation)
+        start = self.comparison.trainer.start(settings.relaxation)
         matched = tuned.stages.get("force_matching")
         return start if matched is None else start._replace(potential=matched.theta.potential)
 
     def _shifts(self, ends: dict[str, Ends]) -> dict[str, float]:
         """How far each part alone moves the ends, mean over held-out structures."""
         names = sorted(ends["start"])
-        pairs = [self.comparison.cases.pair(r) for r in self.comparison.corpus.select(names)]
+        preparation = self.comparison.trainer.preparation
+        pairs = [preparation.pair(r) for r in self.comparison.corpus.select(names)]
 
         def positions(which: str) -> list[np.ndarray]:
             return [ends[which][name].relaxed.positions for name in names]
@@ -121,18 +125,22 @@ class _Arms:
     def _sensitivity(self) -> Found:
         """Of Delta Q to both parts of the pretrained model, against the number of steps, on training structures."""
         comparison, config = self.comparison, self.config
-        kept = comparison.session.folder / SENSITIVITY
-        if kept.is_file():
-            return json.loads(kept.read_text())
-        names = comparison.corpus.split.train[: config.structures]
-        relaxation = relax.relaxation(comparison.potential, make_rule(config.relaxation))
-        find = make_sensitivity(relaxation, config.looked_at)
-        comparison.session.reporter.begin("sensitivity of Delta Q to potential and rule", len(names))
-        each = {}
-        for relaxed in comparison.corpus.select(names):
-            each[relaxed.name] = find(comparison.pretrained, comparison.cases.pair(relaxed))._asdict()
-            comparison.session.reporter.advance(structure=relaxed.name)
-        comparison.session.reporter.end()
-        found = {"steps": list(config.looked_at), "per_structure": each}
-        processes.write_json(kept, found)
-        return found
+        session, trainer = comparison.session, comparison.trainer
+
+        def make() -> Found:
+            find = make_sensitivity(
+                relax.relaxation(comparison.potential, make_rule(config.relaxation)), config.looked_at
+            )
+            relaxations, each = trainer.train[: config.structures], {}
+            session.reporter.begin(
+                "sensitivity of Delta Q to potential and rule", len(relaxations), unit="structures"
+            )
+            for relaxation in relaxations:
+                pair = trainer.preparation.pair(relaxation)
+                each[relaxation.name] = find(comparison.pretrained, pair)._asdict()
+                session.reporter.advance(structure=relaxation.name)
+                session.check_stop("sensitivity")
+            session.reporter.end()
+            return {"steps": list(config.looked_at), "per_structure": each}
+
+        return session.once(session.folder / SENSITIVITY, make)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bptt_relax.finetuning.settings import Settings
+from bptt_relax.runs.settings import RunSettings, Settings
 
 
 class TrainingSettings(Settings):
@@ -77,7 +77,7 @@ class NequipSettings(Settings):
     )
 
 
-class PretrainConfig(Settings):
+class PretrainConfig(RunSettings):
     """Settings of the pretraining."""
 
     preset: str = "full"
@@ -96,10 +96,6 @@ class PretrainConfig(Settings):
     """Use only so many frames of each file, drawn at random; 0 for all."""
     seed: int = Field(default=0, ge=0)
     """Of the first parameters, the validation part, the order of training and the rotations."""
-    out: Path | None = None
-    """Folder for the run; one of its own under runs/ when not given. Nothing is ever written over."""
-    resume: bool = False
-    """Continue an interrupted run."""
     adapt: AdaptSettings = AdaptSettings()
     nequip: NequipSettings = NequipSettings()
 

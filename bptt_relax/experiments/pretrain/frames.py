@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bptt_relax import io, systems
-from bptt_relax.finetuning.cases import Cases
+from bptt_relax import io, systems, trees
 from bptt_relax.io.atoms import labels, possible_forces
 from bptt_relax.neighbors import GraphSpec
 from bptt_relax.outcomes import InputError
@@ -82,7 +81,7 @@ def digest(points: list[SinglePoint]) -> str:
 
 
 def prepare(points: list[SinglePoint], spec: GraphSpec) -> list[LabelledFrame]:
-    """Frames for a potential, all of one layout.
+    """Frames for a potential, all of one layout, in numpy.
 
     Args:
         points: what to prepare.
@@ -90,8 +89,13 @@ def prepare(points: list[SinglePoint], spec: GraphSpec) -> list[LabelledFrame]:
     """
     # Nothing moves, so that no skin is needed.
     layout = systems.plan_layout([point.structure for point in points], spec, skin=0.0)
-    cases = Cases(spec, layout, skin=0.0)
-    return [cases.frame(point.structure, point.forces) for point in points]
+    found = []
+    for point in points:
+        positions, system = trees.on_host(systems.prepare(point.structure, spec, layout, skin=0.0))
+        forces = np.zeros_like(positions)
+        forces[: len(point.forces)] = point.forces
+        found.append(LabelledFrame(positions, forces, system))
+    return found
 
 
 def spread(values: list[np.ndarray]) -> float:

@@ -1,13 +1,14 @@
 """The models that can be pretrained: how each is built, and what its training minimizes. One entry per kind."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from ase.data import chemical_symbols
 
 from bptt_relax import losses
-from bptt_relax._types import Array, Params
+from bptt_relax._types import Params
 from bptt_relax.experiments.pretrain.config import PretrainConfig, TrainingSettings
 from bptt_relax.experiments.pretrain.frames import SinglePoint, spread
 from bptt_relax.models import adapt, nequip
@@ -24,7 +25,7 @@ class Plan(NamedTuple):
         model: name of the registry under which its weights are saved.
         arguments: its settings as its weights keep them, plain JSON.
         potential: with random starting parameters.
-        objective: on stacked frames.
+        objective: of one frame.
         training: how to train it.
         weights: structure -> (n,) weights of its atoms in the error; None where all weigh one.
         start: random parameters -> those that training starts from.
@@ -65,14 +66,12 @@ def _adapt(config: PretrainConfig, train: list[SinglePoint]) -> Plan:
     noisy = adapt.noisy_forces(sizes)
 
     def forces(params, frame: LabelledFrame, graph):
-        return noisy(params, frame.positions, frame.system, graph, cast(Array, frame.key))
+        return noisy(params, frame.positions, frame.system, graph, jax.random.wrap_key_data(frame.key))
 
     def error(found, frame: LabelledFrame):
         return losses.force_distance(found, frame.forces, frame.system, frame.weights)
 
-    objective = force_matching(
-        potential, error=error, forces=forces if c.dropout else None, side_by_side=True
-    )
+    objective = force_matching(potential, error=error, forces=forces if c.dropout else None)
     return Plan("adapt-silicon", sizes._asdict(), potential, objective, c.training, weights=impurity_weights)
 
 
@@ -92,10 +91,7 @@ def _nequip(config: PretrainConfig, train: list[SinglePoint]) -> Plan:
     )
     potential = nequip.build(sizes, name="nequip-silicon", channels_last=True)
     rows = _rows_of_known_elements(sizes.species, train)
-    # Lean gradients keep so little that frames need not be computed twice, one after the other.
-    objective = force_matching(
-        potential._replace(apply=potential.apply_lean), delta=c.huber_delta, side_by_side=True
-    )
+    objective = force_matching(potential, delta=c.huber_delta)
     return Plan(
         "nequip-silicon",
         sizes._asdict(),

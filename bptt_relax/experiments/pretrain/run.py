@@ -5,28 +5,31 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
-from bptt_relax import compilation, neighbors, processes, trees
+from bptt_relax import trees
+from bptt_relax.batches import PredictMany
 from bptt_relax.experiments.pretrain import figures
 from bptt_relax.experiments.pretrain import frames as framing
 from bptt_relax.experiments.pretrain.config import PretrainConfig, TrainingSettings
 from bptt_relax.experiments.pretrain.frames import SinglePoint
 from bptt_relax.experiments.pretrain.kinds import KINDS, Plan
-from bptt_relax.finetuning import workspace
-from bptt_relax.finetuning.session import Session, opened
 from bptt_relax.models import pretrained
 from bptt_relax.outcomes import InputError
 from bptt_relax.potentials import Potential, trainable
 from bptt_relax.relax import Theta
-from bptt_relax.report.environment import environment, peak_rss_mb
 from bptt_relax.report.metrics import read_metrics
+from bptt_relax.runs import folder as folders
+from bptt_relax.runs.session import Finished, Found, Session, opened
 from bptt_relax.training import (
+    Batch,
     Example,
-    Interrupted,
+    Gradients,
     LabelledFrame,
     Stage,
+    Term,
     draw_rotations,
     fine_tuning,
     fit,
+    like,
     rotate,
 )
 from bptt_relax.weights import own_format, weights_file
@@ -34,42 +37,34 @@ from bptt_relax.weights import own_format, weights_file
 WEIGHTS = "weights.safetensors"
 
 
-def run(config: PretrainConfig) -> int:
+def run(config: PretrainConfig) -> Finished:
     """Do the whole experiment.
 
     Args:
         config: settings.
 
-    Returns:
-        exit code: 0, or 128 + the signal that interrupted it.
-
     Raises:
         InputError: anything about the settings, the folder or the data.
+        Interrupted: it was stopped; everything so far is in the folder.
     """
-    compilation.keep_compiled_programs()
-    folder = workspace.choose_folder(config.out, config.resume, f"pretrain-{config.kind}-{config.preset}")
+    folder = folders.choose(config.out, config.resume, f"pretrain-{config.kind}-{config.preset}")
     data = _limited(framing.read(config.data, "--data"), config)
     test = _limited(framing.read(config.test, "--test"), config)
     if len(data) < 2:
         raise InputError(f"--data {config.data} has {len(data)} structures: nothing to validate on")
     digests = {"data_sha256": framing.digest(data), "test_sha256": framing.digest(test)}
     with opened(folder, config.resolved() | digests, config.resume) as session:
-        try:
-            found = _pretrain(session, config, data, test, digests)
-        except Interrupted:
-            session.save_timing()
-            session.reporter.note(
-                f"interrupted; everything so far is in {folder}. Go on with the same command and --resume"
-            )
-            return 128 + (session.stop.number or 2)
+        return Finished(folder, _pretrain(session, config, data, test, digests))
+
+
+def show(results: Found) -> None:
+    """Print the errors that were found."""
     for part in ("train", "validation", "test"):
-        errors = found["errors"][part]["all"]
+        errors = results["errors"][part]["all"]
         print(
             f"{part}: force MAE {1e3 * errors['mae']:.1f}, RMSE {1e3 * errors['rmse']:.1f} meV/A "
             f"({errors['frames']} frames; mean |F| {1e3 * errors['mean_absolute_force']:.0f})"
         )
-    print(f"results, figure and weights: {folder}")
-    return 0
 
 
 def _pretrain(
@@ -78,7 +73,7 @@ def _pretrain(
     data: list[SinglePoint],
     test: list[SinglePoint],
     digests: dict[str, str],
-) -> dict:
+) -> Found:
     """Everything, in order; returns what results.json holds."""
     train, validation = split(data, config.validation, config.seed)
     learned = [point for point in train if len(point.structure.species) <= config.largest]
@@ -92,15 +87,15 @@ def _pretrain(
     )
     params = plan.start(potential.init(jax.random.key(config.seed)))
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(params))
-    validator = Gauge(potential, validation)
-    batches, num_batches = make_examples(learned, plan, config.seed)
+    validator = ForceErrors(potential, validation)
+    batches, num_batches = make_batches(learned, plan, config.seed)
     theta = Theta(params, ())
     stage = Stage(
         "pretrain",
-        plan.objective,
+        (Term(Gradients([plan.objective], mapping="side_by_side")),),
         fine_tuning(
             training.learning_rate,
-            trainable=Theta(trainable(params), ()),
+            trainable=like(theta, Theta(trainable(params), ())),
             num_updates=max(1, training.epochs * num_batches),
             warmup=training.warmup,
             clip=training.clip,
@@ -120,7 +115,7 @@ def _pretrain(
         lambda: fit(
             stage,
             theta,
-            lambda theta: validator.errors(theta.potential)["all"]["mae"],
+            lambda theta: validator(theta.potential)["all"]["mae"],
             session.folder / "checkpoints",
             on_event=session.event,
             should_stop=session.stop,
@@ -134,29 +129,22 @@ def _pretrain(
     errors = session.timed(
         "evaluation",
         lambda: {
-            part: Gauge(potential, points).errors(params)
+            part: ForceErrors(potential, points)(params)
             for part, points in (("train", train), ("validation", validation), ("test", test))
         },
     )
     found = {
-        "schema": 1,
-        "experiment": "pretrain",
         "variant": plan.model,
-        "preset": config.preset,
-        "config": config.resolved(),
         "dataset": digests,
         "model": plan.model,
         "parameters": num_parameters,
         "best_epoch": result.progress.best_epoch,
         "training_s": round(result.progress.seconds, 1),
         "errors": errors,
-        "timing_s": {phase: round(seconds, 1) for phase, seconds in session.timing.items()},
-        "peak_rss_mb": round(peak_rss_mb()),
-        "environment": environment(),
     }
-    processes.write_json(session.folder / workspace.RESULTS, found)
-    figures.draw(session.folder, found, read_metrics(session.folder / workspace.METRICS))
-    return found
+    written = session.write_results("pretrain", config.preset, config.resolved(), found)
+    figures.draw(session.folder, written, read_metrics(session.metrics.path))
+    return written
 
 
 def split(points: list[SinglePoint], share: float, seed: int) -> tuple[list[SinglePoint], list[SinglePoint]]:
@@ -173,10 +161,10 @@ def split(points: list[SinglePoint], share: float, seed: int) -> tuple[list[Sing
     return train, [points[k] for k in sorted(chosen)]
 
 
-def make_examples(
+def make_batches(
     points: Sequence[SinglePoint], plan: Plan, seed: int
-) -> tuple[Callable[[int], Iterator[Example]], int]:
-    """Batches of rotated frames, the same each time an epoch is asked for; and how many an epoch has.
+) -> tuple[Callable[[int, int], Iterator[Batch]], int]:
+    """Batches of rotated frames, the same each time they are asked for; and how many an epoch has.
 
     Args:
         points: to train on.
@@ -190,28 +178,28 @@ def make_examples(
         padded = [plan.weights(point.structure) for point in points]
         padded = [np.pad(w, (0, size - len(w))).astype(prepared[0].positions.dtype) for w in padded]
         prepared = [frame._replace(weights=w) for frame, w in zip(prepared, padded, strict=True)]
-    stacked: LabelledFrame = jax.tree.map(np.asarray, trees.stack(prepared))
+    stacked: LabelledFrame = trees.stack_on_host(prepared)
     batch_size = min(training.batch_size, len(points))
     per_pass = len(points) // batch_size
 
-    def epoch_examples(epoch: int) -> Iterator[Example]:
+    def batches(epoch: int, first: int) -> Iterator[Batch]:
         rng = np.random.default_rng([seed, epoch, 1])
-        for number in range(training.passes):
-            order = rng.permutation(len(points))[: per_pass * batch_size].reshape(per_pass, batch_size)
-            for index, chosen in enumerate(order):
-                batch = jax.tree.map(lambda leaf, rows=chosen: leaf[rows], stacked)
-                batch = rotate(batch, draw_rotations(training.rotations, batch_size, rng))
-                key = jax.random.fold_in(
-                    jax.random.key(seed), (epoch * training.passes + number) * per_pass + index
-                )
-                batch = batch._replace(key=jax.random.split(key, batch_size))
-                yield Example(f"pass {number + 1}, batch {index + 1}", batch)
+        order = np.concatenate(
+            [rng.permutation(len(points))[: per_pass * batch_size] for _ in range(training.passes)]
+        )
+        for index, chosen in enumerate(order.reshape(-1, batch_size)[first:], start=first):
+            rng = np.random.default_rng([seed, epoch, 2, index])
+            batch = trees.take(stacked, chosen)
+            batch = rotate(batch, draw_rotations(training.rotations, batch_size, rng))
+            batch = batch._replace(key=rng.integers(2**32, size=(batch_size, 2), dtype=np.uint32))
+            name = f"pass {index // per_pass + 1}, batch {index % per_pass + 1}"
+            yield (tuple(Example(name, trees.take(batch, row)) for row in range(batch_size)),)
 
-    return epoch_examples, per_pass * training.passes
+    return batches, per_pass * training.passes
 
 
-class Gauge:
-    """Measures force errors on fixed frames, as they stand in their file.
+class ForceErrors:
+    """Force errors of a model on fixed frames, as they stand in their file.
 
     Args:
         potential: the model's functions.
@@ -220,21 +208,15 @@ class Gauge:
 
     def __init__(self, potential: Potential, points: list[SinglePoint]):
         self._points = points
-        self._frames = framing.prepare(points, potential.graph)
+        self._frames = [(f.positions, f.system) for f in framing.prepare(points, potential.graph)]
+        self._predict = PredictMany(potential)
 
-        @jax.jit
-        def forces(params, frame: LabelledFrame):
-            graph = neighbors.refresh(frame.system.candidates, frame.positions, frame.system.cell)
-            return potential.apply(params, frame.positions, frame.system, graph).forces
-
-        self._forces = forces
-
-    def errors(self, params) -> dict[str, dict[str, float]]:
+    def __call__(self, params) -> dict[str, dict[str, float]]:
         """Over all components of all atoms, of all frames (``all``) and of each group: eV/angstrom."""
         reference: dict[str, list[np.ndarray]] = {}
         found: dict[str, list[np.ndarray]] = {}
-        for point, frame in zip(self._points, self._frames, strict=True):
-            predicted = np.asarray(self._forces(params, frame), np.float64)[: len(point.forces)]
+        for point, prediction in zip(self._points, self._predict(params, self._frames), strict=True):
+            predicted = np.asarray(prediction.forces, np.float64)[: len(point.forces)]
             for group in ("all", point.group):
                 reference.setdefault(group, []).append(point.forces)
                 found.setdefault(group, []).append(predicted)

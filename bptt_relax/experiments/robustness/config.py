@@ -1,13 +1,9 @@
 """Settings of the robustness experiment: what is varied, one setting at a time."""
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from bptt_relax.experiments._settings import PartOfSiliconSettings, PartSettings
-from bptt_relax.finetuning.settings import (
-    BpttSettings,
-    ForceMatchingSettings,
-    RelaxationSettings,
-)
+from bptt_relax.experiments._settings import ONE_AT_A_TIME, PartOfSiliconSettings, PartSettings
+from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
 from bptt_relax.finetuning.variants import Variant, check_names
 
 
@@ -65,8 +61,7 @@ class RobustnessConfig(PartOfSiliconSettings):
 
     data: PartSettings = PartSettings(train=8, validation=3, test=5)
     force_matching: ForceMatchingSettings = ForceMatchingSettings(epochs=2)
-    bptt: BpttSettings = BpttSettings(epochs=2)
-    forgetting: bool = False
+    bptt: BpttSettings = ONE_AT_A_TIME.model_copy(update={"epochs": 2})
     num_seeds: int = Field(default=3, ge=1)
     """How often the common settings are trained, with seed, seed + 1, ...: the yardstick of every difference."""
     variants: tuple[str, ...] = tuple(VARIANTS)
@@ -76,12 +71,6 @@ class RobustnessConfig(PartOfSiliconSettings):
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return check_names(names, VARIANTS)
-
-    @model_validator(mode="after")
-    def _no_check(self):
-        if self.forgetting:
-            raise ValueError("there is no forgetting check here: experiments.forgetting is about it")
-        return self
 
 
 PRESETS = {

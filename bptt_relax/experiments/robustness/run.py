@@ -1,32 +1,34 @@
 """One setting changed at a time; every model tested with the relaxation it was trained with and with the common one."""
 
-from typing import Any
-
-from bptt_relax.experiments._defects import compare_on_silicon
+from bptt_relax.experiments._defects import part_of_silicon
 from bptt_relax.experiments.robustness import figures
 from bptt_relax.experiments.robustness.config import VARIANTS, RobustnessConfig
-from bptt_relax.finetuning.comparison import Comparison, Drawing, Tuned
-from bptt_relax.finetuning.settings import FineTuningSettings, RelaxationSettings
-from bptt_relax.finetuning.stages import check_step_size, make_rule
+from bptt_relax.finetuning.comparison import Comparison, Tuned, compare
+from bptt_relax.finetuning.measurement import Measurement
+from bptt_relax.finetuning.settings import RecipeSettings, RelaxationSettings
 from bptt_relax.finetuning.variants import changed
-from bptt_relax.relax import Theta
+from bptt_relax.report.tables import print_grids
+from bptt_relax.runs.session import Finished, Found
 
-Found = dict[str, Any]
 
-
-def run(config: RobustnessConfig) -> int:
+def run(config: RobustnessConfig) -> Finished:
     """Do the whole experiment.
 
     Args:
         config: settings.
 
-    Returns:
-        exit code, see `finetuning.comparison.compare`, whose errors it raises.
+    Raises:
+        InputError, ModelError, Interrupted: see `finetuning.comparison.compare`.
     """
-    drawing = Drawing(figures.draw, lambda found: [figures.table(found)])
-    return compare_on_silicon(
-        "robustness", config, lambda comparison: _Sweep(comparison, config).run(), drawing
+    corpus = part_of_silicon(config.data)
+    return compare(
+        "robustness", corpus, config, lambda comparison: _Sweep(comparison, config).run(), figures.draw
     )
+
+
+def show(results: Found) -> None:
+    """Print the table of what was found."""
+    print_grids([figures.table(results)])
 
 
 class _Sweep:
@@ -45,7 +47,12 @@ class _Sweep:
         comparison, config = self.comparison, self.config
         before = comparison.measure(comparison.pretrained, "pretrained", "pretrained")
         seeds = range(config.seed, config.seed + config.num_seeds)
-        models = [self._train(f"common_seed{seed}", self._seeded(seed), "common") for seed in seeds]
+        models = [
+            comparison.train(
+                f"common_seed{seed}", self.common.model_copy(update={"seed": seed}), f"common seed {seed}"
+            )
+            for seed in seeds
+        ]
         measured = [
             comparison.measure(tuned.theta, f"common_seed{seed}", f"common seed {seed}")
             for seed, tuned in zip(seeds, models, strict=True)
@@ -55,15 +62,9 @@ class _Sweep:
             "pretrained": comparison.parts([before]),
             "common": comparison.parts(measured)
             | {"training": [tuned.describe() for tuned in models]}
-            | {"stability": self._stability(self.common.relaxation)},
+            | {"stability": self._stability(self.common)},
             "variants": {name: self._variant(name, models[0]) for name in dict.fromkeys(config.variants)},
         }
-
-    def _seeded(self, seed: int) -> FineTuningSettings:
-        return self.common.model_copy(update={"seed": seed})
-
-    def _train(self, name: str, settings: FineTuningSettings, label: str) -> Tuned:
-        return self.comparison.train(name, settings, label)
 
     def _variant(self, name: str, common: Tuned) -> Found:
         variant, comparison = VARIANTS[name], self.comparison
@@ -75,16 +76,20 @@ class _Sweep:
         only_test = own.model_copy(update={"force_tolerance": shared.force_tolerance}) == shared
         tuned = common
         if not (only_test and own != shared):
-            tuned = self._train(name, settings, label)
+            tuned = comparison.train(name, settings, label)
             found |= tuned.describe() | comparison.parts(
                 [self._measure(tuned, name, label, shared, "held_out")]
             )
         if own == shared:
             return found
-        found["stability"] = self._stability(own)
+        found["stability"] = self._stability(settings)
         found["tested_with_own"] = {
             "pretrained": comparison.parts(
-                [comparison.measure(comparison.start(own), name, f"{label}: pretrained", own, "pretrained")]
+                [
+                    comparison.measure(
+                        comparison.trainer.start(own), name, f"{label}: pretrained", own, "pretrained"
+                    )
+                ]
             ),
             "common": comparison.parts([self._measure(common, name, f"{label}: common", own, "common")]),
         }
@@ -93,15 +98,12 @@ class _Sweep:
             found["tested_with_own"]["variant"] = comparison.parts([measured])
         return found
 
-    def _measure(self, tuned: Tuned, name: str, label: str, relaxation: RelaxationSettings, kept_as: str):
-        theta = Theta(tuned.theta.potential, self.comparison.start(relaxation).rule)
+    def _measure(
+        self, tuned: Tuned, name: str, label: str, relaxation: RelaxationSettings, kept_as: str
+    ) -> dict[str, Measurement]:
+        theta = tuned.theta._replace(rule=self.comparison.trainer.start(relaxation).rule)
         return self.comparison.measure(theta, name, label, relaxation, kept_as)
 
-    def _stability(self, relaxation: RelaxationSettings) -> Found:
+    def _stability(self, settings: RecipeSettings) -> Found:
         """The relaxation against the stiffest training structure, as the pretrained model sees it."""
-        comparison = self.comparison
-        pairs = [comparison.cases.pair(r) for r in comparison.corpus.select(comparison.corpus.split.train)]
-        steady = check_step_size(
-            comparison.potential, make_rule(relaxation), comparison.start(relaxation), pairs
-        )
-        return steady._asdict()
+        return self.comparison.variant(settings).check_step_size()._asdict()
