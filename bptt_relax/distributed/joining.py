@@ -137,7 +137,9 @@ def _place(
     if len(missing) == 3:
         return slurm_place(os.environ) if auto else None
     if missing:
-        raise InputError(f"of several processes each needs {', '.join(given)}; {', '.join(missing)} is missing")
+        raise InputError(
+            f"of several processes each needs {', '.join(given)}; {', '.join(missing)} is missing"
+        )
     assert coordinator is not None and num_processes is not None and process_id is not None
     if not re.fullmatch(r".+:\d{1,5}", coordinator):
         raise InputError(f"--distributed.coordinator {coordinator} is not host:port of the first process")

@@ -197,7 +197,9 @@ class Trainer:
             if self.has_forces and (matching.epochs or beside):
                 term = self._gradients(objectives.forces(self.settings))
                 count = max(matching.batch_size, self.batch.ionic_steps if beside else 0)
-                term.prepare(theta, sampling.labelled(self.preparation, self.steps[0]).made(), share_of(count))
+                term.prepare(
+                    theta, sampling.labelled(self.preparation, self.steps[0]).made(), share_of(count)
+                )
 
         def predictions() -> None:
             for _, relaxation in self._one_of_each_shape():

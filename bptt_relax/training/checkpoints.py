@@ -35,7 +35,9 @@ class Checkpoints:
         """Write checkpoint ``number``; a process killed meanwhile leaves the previous ones good."""
         self._manager.save(
             number,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(self._processes.to_all(tree)), meta=ocp.args.JsonSave(meta)),
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(self._processes.to_all(tree)), meta=ocp.args.JsonSave(meta)
+            ),
             force=True,
         )
 

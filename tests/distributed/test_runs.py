@@ -20,9 +20,33 @@ import bptt_relax as br
 from bptt_relax.io import Relaxation, write_relaxations
 
 # Five relaxations to train on in batches of three: no batch is even.
-OPTIONS = """--split.validation 0.15 --split.test 0.25 --relaxation.step-size 0.015 --relaxation.decay 0.5
-    --relaxation.train-steps 8 --relaxation.test-steps 40 --relaxation.skin 1.0 --force-matching.epochs 0
-    --bptt.batch-size 3 --bptt.ionic-steps 3 --bptt.epochs 4 --bptt.learning-rate 0.02 --no-forgetting""".split()
+OPTIONS = [
+    "--split.validation",
+    "0.15",
+    "--split.test",
+    "0.25",
+    "--relaxation.step-size",
+    "0.015",
+    "--relaxation.decay",
+    "0.5",
+    "--relaxation.train-steps",
+    "8",
+    "--relaxation.test-steps",
+    "40",
+    "--relaxation.skin",
+    "1.0",
+    "--force-matching.epochs",
+    "0",
+    "--bptt.batch-size",
+    "3",
+    "--bptt.ionic-steps",
+    "3",
+    "--bptt.epochs",
+    "4",
+    "--bptt.learning-rate",
+    "0.02",
+    "--no-forgetting",
+]
 
 
 class Case(NamedTuple):
@@ -76,7 +100,9 @@ def wait_for_update(out: Path, number: int, processes: list[subprocess.Popen]) -
         if metrics.exists() and metrics.read_text().count('"event": "step"') >= number:
             return
         time.sleep(0.01)
-    raise AssertionError("ended early:\n" + "\n".join(p.read_text() for p in out.parent.glob(f"{out.name}-*")))
+    raise AssertionError(
+        "ended early:\n" + "\n".join(p.read_text() for p in out.parent.glob(f"{out.name}-*"))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +128,14 @@ def case(make_silicon, make_structure, tmp_path_factory) -> Case:
             forces.append(np.asarray(said.forces))
         relaxations.append(
             Relaxation(
-                structure.name, str(seed), "V_Si", tuple(frames), np.array(energies), np.stack(forces), None, True
+                structure.name,
+                str(seed),
+                "V_Si",
+                tuple(frames),
+                np.array(energies),
+                np.stack(forces),
+                None,
+                True,
             )
         )
     write_relaxations(folder / "silicon.extxyz", relaxations)
@@ -124,11 +157,16 @@ def assert_same(run: Path, expected: Path) -> None:
         assert found.keys() == wanted.keys()
         for name, value in wanted.items():
             np.testing.assert_allclose(found[name], value, rtol=1e-10, atol=1e-10)
-    found, wanted = (json.loads((folder / "results.json").read_text())["models"] for folder in (run, expected))
+    found, wanted = (
+        json.loads((folder / "results.json").read_text())["models"] for folder in (run, expected)
+    )
     (found,), (wanted,) = found.values(), wanted.values()
     for stage in ("pretrained", "bptt"):
         for name, value in wanted[stage]["delta_q"]["per_structure"].items():
-            assert found[stage]["delta_q"]["per_structure"][name] == pytest.approx(value, abs=1e-9), (stage, name)
+            assert found[stage]["delta_q"]["per_structure"][name] == pytest.approx(value, abs=1e-9), (
+                stage,
+                name,
+            )
     assert wanted["bptt"]["delta_q"]["mean"] < 0.8 * wanted["pretrained"]["delta_q"]["mean"]
 
 
