@@ -140,7 +140,9 @@ def _place(
         raise InputError(
             f"of several processes each needs {', '.join(given)}; {', '.join(missing)} is missing"
         )
-    assert coordinator is not None and num_processes is not None and process_id is not None
+    assert coordinator is not None
+    assert num_processes is not None
+    assert process_id is not None
     if not re.fullmatch(r".+:\d{1,5}", coordinator):
         raise InputError(f"--distributed.coordinator {coordinator} is not host:port of the first process")
     if not 0 <= process_id < num_processes:
