@@ -55,9 +55,9 @@ class Watch:
             self._start(self._accept, self._welcome)
             self._wait_for_all()
         else:
+            self._links[0] = self._connect(f"watch {index}", ARRIVAL)
             self._server = socket.create_server(("127.0.0.1", 0))
             self._coordinator = self._server.getsockname()
-            self._links[0] = self._connect(f"watch {index}", ARRIVAL)
             self._start(self._accept, self._relay)
             self._start(self._follow, 0)
         self._start(self._send_signs)
@@ -93,6 +93,7 @@ class Watch:
         with self._arrived:
             if self._arrived.wait_for(lambda: len(self._links) == self._count - 1, ARRIVAL):
                 return
+        self._server.close()
         missing = sorted(set(range(1, self._count)) - self._links.keys())
         raise InputError(
             f"of {self._count} processes {_listed(missing)} did not come within {ARRIVAL:.0f} s: start all of them, "
@@ -150,21 +151,21 @@ class Watch:
 
     def _follow(self, index: int) -> None:
         """Wait for signs of life until there are none any more."""
-        link = self._links[index]
-        link.settimeout(PATIENCE)
         how = "its connection broke"
-        try:
-            while said := _line(link):
-                if said == "bye":
-                    return
-                if said.startswith("lost "):
-                    self._end(said.removeprefix("lost "))
-        except TimeoutError:
-            how = f"it was silent for {PATIENCE:.0f} s"
-        except OSError:
-            pass
-        if not self._over.is_set():
-            self._end(f"process {index} of {self._count} is gone: {how}")
+        with self._links[index] as link:
+            link.settimeout(PATIENCE)
+            try:
+                while said := _line(link):
+                    if said == "bye":
+                        return
+                    if said.startswith("lost "):
+                        self._end(said.removeprefix("lost "))
+            except TimeoutError:
+                how = f"it was silent for {PATIENCE:.0f} s"
+            except OSError:
+                pass
+            if not self._over.is_set():
+                self._end(f"process {index} of {self._count} is gone: {how}")
 
     def _send_signs(self) -> None:
         while not self._over.wait(EVERY):

@@ -70,7 +70,7 @@ def test_who_does_not_come_is_named(monkeypatch):
 
 def test_a_port_that_is_taken_is_refused():
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        where = "127.0.0.1:{}".format(taken.getsockname()[1])
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(InputError, match="can't listen"):
             watch.Watch(where, 2, 0, lambda: None)
 
