@@ -22,6 +22,11 @@ EVERY, PATIENCE = 5.0, 30.0
 ARRIVAL = 300.0
 """Seconds within which all processes must have come."""
 
+ADVICE = (
+    "What was done since the last checkpoint is lost; start all processes again with --resume, another number of them "
+    "will do"
+)
+
 EXIT_CODE = 5
 """Of a process that can't go on because another is gone (`outcomes.EXIT_CODES`: resources)."""
 
@@ -165,7 +170,7 @@ class Watch:
             except OSError:
                 pass
             if not self._over.is_set():
-                self._end(f"process {index} of {self._count} is gone: {how}")
+                self._end(f"process {index} of {self._count} is gone: {how}. {ADVICE}")
 
     def _send_signs(self) -> None:
         while not self._over.wait(EVERY):
@@ -182,13 +187,7 @@ class Watch:
         if self._index == 0:
             self._tell_all(f"lost {what}\n".encode())
         self._before_end()
-        stream = sys.__stderr__ or sys.stderr
-        print(
-            f"error: {what}. Process {self._index} stops too; what it did since the last checkpoint is lost. Start all "
-            "processes again with --resume; another number of them will do",
-            file=stream,
-            flush=True,
-        )
+        print(f"error: {what}", file=sys.__stderr__ or sys.stderr, flush=True)
         os._exit(EXIT_CODE)
 
 

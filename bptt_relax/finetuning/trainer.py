@@ -356,16 +356,24 @@ class Trainer:
         session, chosen, together = self.session, evaluator or self.evaluator(), distributed.processes()
         names = list(self.corpus.held_out if names is None else names)
 
-        def on_structure(name: str, relaxed: Relaxed) -> None:
-            session.reporter.advance(structure=name, delta_q=relaxed.delta_q)
+        told: set[str] = set()
+
+        def write_down(name: str, relaxed: Relaxed) -> None:
             session.metrics.write(
                 {"event": "structure", "stage": stage, "structure": name, "delta_q": relaxed.delta_q}
             )
+            told.add(name)
+
+        def on_structure(name: str, relaxed: Relaxed) -> None:
+            session.reporter.advance(structure=name, delta_q=relaxed.delta_q)
+            write_down(name, relaxed)
             session.check_stop(stage)
 
         def make() -> dict:
             session.reporter.begin(label, together.share_of(len(names)), unit="structures")
             measured = session.timed("evaluation", lambda: chosen.measure(theta, names, on_structure))
+            for name in [name for name in names if name not in told]:  # by other processes
+                write_down(name, measured[name].relaxed)
             return measurement.to_json(measured)
 
         return measurement.from_json(session.once(folder / f"{stage}.json", make))

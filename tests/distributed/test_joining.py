@@ -101,7 +101,7 @@ def test_a_silent_process_and_one_that_gives_up_are_told_to_all(monkeypatch):
     made[2].give_up(InputError("no data\nhere"))
     expected = {
         (0, "process 2 of 3 ended: no data here"),
-        (0, "process 1 of 3 is gone: it was silent for 3 s"),
+        (0, f"process 1 of 3 is gone: it was silent for 3 s. {watch.ADVICE}"),
     }
     while not expected <= set(ended):
         assert told.wait(20), ended

@@ -107,7 +107,9 @@ def case(make_silicon, make_structure, tmp_path_factory) -> Case:
         return potential.apply(params, positions, system, graph)
 
     relaxations = []
-    structures = [make_structure(make_silicon(1, seed=k, rattle=0.1), f"vacancy {k}") for k in range(8)]
+    structures = [
+        make_structure(make_silicon(1, vacancy=False, seed=k, rattle=0.15), f"crystal {k}") for k in range(8)
+    ]
     layout = br.systems.plan_layout(structures, potential.graph, skin=3.0)
     for seed, structure in enumerate(structures):
         positions, system = br.systems.prepare(structure, potential.graph, layout, skin=3.0)
@@ -122,7 +124,7 @@ def case(make_silicon, make_structure, tmp_path_factory) -> Case:
             Relaxation(
                 structure.name,
                 str(seed),
-                "V_Si",
+                "Si8",
                 tuple(structure._replace(positions=there) for there in frames),
                 np.array([float(each.energy) for each in said]),
                 np.stack([np.asarray(each.forces) for each in said]),
@@ -180,7 +182,7 @@ def test_two_processes_do_what_one_does(case, by_one):
         assert found["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-10)
     assert "results, figures" in said[0]
     assert "[Gloo]" in said[1] or not said[1]
-    assert "vacancy" not in said[1]
+    assert "crystal" not in said[1]
     assert not (out / "lock").exists()
 
 
