@@ -99,7 +99,7 @@ def case(make_silicon, make_structure, tmp_path_factory) -> Case:
     rule = br.relax.momentum(0.015, 0.5)
     relaxation = br.relaxation(potential, rule, force_tolerance=0.005)
     theta = br.Theta(params, rule.hyper)
-    run = jax.jit(br.unroll(relaxation, 8))
+    run = jax.jit(br.unroll(relaxation, 100, record=br.unrolling.path))
 
     @jax.jit
     def predict(positions, system):
@@ -108,23 +108,19 @@ def case(make_silicon, make_structure, tmp_path_factory) -> Case:
 
     relaxations = []
     structures = [
-        make_structure(make_silicon(1, vacancy=False, seed=k, rattle=0.15), f"crystal {k}") for k in range(8)
+        make_structure(make_silicon(1, strain=0.01 + 0.004 * k, seed=k), f"vacancy {k}") for k in range(8)
     ]
     layout = br.systems.plan_layout(structures, potential.graph, skin=3.0)
     for seed, structure in enumerate(structures):
         positions, system = br.systems.prepare(structure, potential.graph, layout, skin=3.0)
-        state = relaxation.init(theta, positions, system)
-        path = [np.asarray(positions)]
-        for _ in range(40):
-            state = run(theta, state, system).state
-            path.append(np.asarray(state.positions))
-        frames = [path[0], path[1], path[-1]]
+        path = run(theta, relaxation.init(theta, positions, system), system).trace["positions"]
+        frames = [np.asarray(path[step]) for step in (0, 8, -1)]
         said = [predict(there, system) for there in frames]
         relaxations.append(
             Relaxation(
                 structure.name,
                 str(seed),
-                "Si8",
+                "V_Si",
                 tuple(structure._replace(positions=there) for there in frames),
                 np.array([float(each.energy) for each in said]),
                 np.stack([np.asarray(each.forces) for each in said]),
@@ -182,7 +178,7 @@ def test_two_processes_do_what_one_does(case, by_one):
         assert found["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-10)
     assert "results, figures" in said[0]
     assert "[Gloo]" in said[1] or not said[1]
-    assert "crystal" not in said[1]
+    assert "vacancy" not in said[1]
     assert not (out / "lock").exists()
 
 
