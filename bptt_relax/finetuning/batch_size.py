@@ -64,5 +64,6 @@ def choose_batch(settings: BpttSettings, num_relaxations: int, device: dict[str,
         epochs = EPOCHS if on_cpu else max(EPOCHS, ceil(UPDATES / max(per_epoch, 1)))
     where = f"{device['cores']} cores" if on_cpu else f"{device['devices']} x {device['backend']}"
     why = "as set" if settings.batch_size else f"for {where}, {num_relaxations} relaxations"
-    sentence = f"{size} relaxations per update ({why}), {epochs} passes of {per_epoch} updates, learning rate {rate:.2g}"
+    passes = f"{epochs} passes of {per_epoch} updates"
+    sentence = f"{size} relaxations per update ({why}), {passes}, learning rate {rate:.2g}"
     return BatchChoice(size, rate, steps, epochs, sentence)
