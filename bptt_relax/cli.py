@@ -245,10 +245,11 @@ def _models(command: Models) -> int:
 
 def _relax(command: Relax) -> int:
     from bptt_relax import compilation
-    from bptt_relax.relaxing.run import run
+    from bptt_relax.relaxing.run import run, summary
 
     compilation.keep_compiled_programs()
-    return run(command.paths, command)
+    print(f"{summary(run(command.paths, command))}; written to {command.out}")
+    return 0
 
 
 def _selftest(command: Selftest) -> int:

@@ -225,7 +225,7 @@ def test_constraints_are_names_and_versions_only():
 def test_imports_are_declared():
     declared = {_name(r) for r in PYPROJECT["project"]["dependencies"]}
     renamed = {"orbax": "orbax-checkpoint", "jaxlib": "jax"}
-    optional = {"chgnet", "torch", "nequix", "pymatgen", "mlip", "equinox", "pytest"}
+    optional = {"chgnet", "torch", "nequix", "sevenn", "pymatgen", "mlip", "equinox", "pytest"}
     imported = set()
     for file in tracked():
         if file.parts[0] != "bptt_relax" or file.suffix != ".py":

@@ -65,7 +65,8 @@ class Guided(Adjoint):
     def from_name(cls, word: str, steps: int | None, arguments: Mapping[str, Any]) -> Self:
         """See `Adjoint.from_name`; arguments of `Implicit` are those of its own."""
         implicit = Implicit.from_name("implicit", None, arguments)
-        return cls(**({"implicit": implicit} | own_arguments(cls, arguments) | {"window": steps}))
+        given: dict[str, Any] = {"implicit": implicit, **own_arguments(cls, arguments), "window": steps}
+        return cls(**given)
 
     @property
     def name(self) -> str:

@@ -84,16 +84,17 @@ def settle(relaxation: Relaxation, num_steps: int, chunk: int, record: RecordFn 
         state, info, _ = progress
         may_move = (state.outcome == Outcome.RUNNING) & (state.steps < num_steps)
         moved = relaxation.advance(relaxation.evaluate, theta, Carry(set_running(state), info), system)
-        after = moved.state
-        arrived = (after.outcome == Outcome.CONVERGED) & (after.steps == state.steps)
-        seen = after.outcome < Outcome.STALE_NEIGHBORS
+        reached = moved.state
+        arrived = (reached.outcome == Outcome.CONVERGED) & (reached.steps == state.steps)
+        seen = reached.outcome < Outcome.STALE_NEIGHBORS
         # Where no step may be made, the evaluation counts and the step that went with it does not.
         here = moved.info._replace(step_norm=info.step_norm)
-        outcome = jnp.where(seen, jnp.where(arrived, Outcome.CONVERGED, state.outcome), after.outcome)
+        outcome = jnp.where(seen, jnp.where(arrived, Outcome.CONVERGED, state.outcome), reached.outcome)
         evaluated = Carry(state._replace(outcome=outcome.astype(state.outcome.dtype)), here)
-        over = ~may_move | arrived | (after.outcome == Outcome.NOT_FINITE)
-        finished = over & (after.outcome != Outcome.STALE_NEIGHBORS)
-        return Progress(*where(may_move, moved, evaluated), finished), seen, Carry(state, here)
+        over = ~may_move | arrived | (reached.outcome == Outcome.NOT_FINITE)
+        finished = over & (reached.outcome != Outcome.STALE_NEIGHBORS)
+        after = where(may_move, moved, evaluated)
+        return Progress(after.state, after.info, finished), seen, Carry(state, here)
 
     def run(theta: Theta, progress: Progress, system: System) -> tuple[Progress, Visits]:
         kept = jax.eval_shape(record, progress.state, progress.info)

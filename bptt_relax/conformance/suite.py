@@ -22,9 +22,11 @@ class PotentialConformance(PredictionChecks, GradientChecks):
     Attributes:
         small_cells: False for a potential that takes the nearest image of each neighbor: it is then tested in cells
             wider than twice its cutoff only.
+        reflections: False for a potential whose energy changes under reflection, as that of a network without parity.
     """
 
     small_cells: bool = True
+    reflections: bool = True
     _subject: Subject
 
     def make(self) -> tuple[Potential, Params]:
@@ -55,3 +57,8 @@ class PotentialConformance(PredictionChecks, GradientChecks):
     def small_cells_allowed(self) -> bool:
         """Whether cells smaller than twice the cutoff are part of the promise."""
         return self.small_cells
+
+    @pytest.fixture
+    def reflections_allowed(self) -> bool:
+        """Whether the energy of a mirror image is part of the promise."""
+        return self.reflections

@@ -59,17 +59,18 @@ class RMSNorm(nn.Module):
         return [x * scale * inverse for x, scale in zip(features, scales, strict=True)]
 
 
-def gate(features: Features) -> list[Array]:
+def gate(features: Features, norm: float | None = None) -> list[Array]:
     """Activate scalars and multiply every other channel by an activated scalar of its own.
 
     Args:
         features: the scalars that gate stand last among the scalars, ordered as the channels they gate.
+        norm: what activated scalars are divided by; `SILU_NORM` when not given.
 
     Returns:
         features, fewer scalars by those that gated.
     """
     scalars, *others = features
-    scalars = silu(scalars) / SILU_NORM
+    scalars = silu(scalars) / (SILU_NORM if norm is None else norm)
     sizes = [x.shape[-1] for x in others]
     ends = scalars.shape[-1] - sum(sizes) + np.cumsum([0, *sizes])
     kept, *gates = jnp.split(scalars, ends[:-1], axis=-1) if sizes else (scalars,)

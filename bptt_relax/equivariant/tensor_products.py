@@ -61,20 +61,25 @@ def couple(features: Array, harmonics: Array, degrees: tuple[int, int, int]) -> 
     return jnp.sum(turn[:, :, :, None] * features[:, None], axis=2)
 
 
-def paths(num_degrees: int, max_harmonic: int, max_result: int) -> list[list[tuple[int, int]]]:
-    """Ways to make each degree out of a feature and a harmonic without changing its parity.
+def paths(
+    num_degrees: int, max_harmonic: int, max_result: int, *, parity: bool = True
+) -> list[list[tuple[int, int]]]:
+    """Ways to make each degree out of a feature and a harmonic.
 
     Args:
         num_degrees: degrees 0 ... num_degrees - 1 of the features.
         max_harmonic: largest degree of the harmonics.
         max_result: largest degree of the product.
+        parity: leave out products that change it, those of degrees whose sum is odd; without, features know rotations
+            but not reflections.
 
     Returns:
         for each degree of the product the pairs (degree of the feature, degree of the harmonic).
     """
 
     def couples(first: int, second: int, result: int) -> bool:
-        return abs(first - second) <= result <= first + second and (first + second + result) % 2 == 0
+        odd = (first + second + result) % 2 == 1
+        return abs(first - second) <= result <= first + second and not (parity and odd)
 
     pairs = [(first, second) for first in range(num_degrees) for second in range(max_harmonic + 1)]
     return [[pair for pair in pairs if couples(*pair, result)] for result in range(max_result + 1)]

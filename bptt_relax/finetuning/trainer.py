@@ -311,12 +311,12 @@ class Trainer:
             fine_tuning(
                 batch.learning_rate,
                 trainable=may_change,
-                num_updates=max(1, settings.epochs * self.updates_per_epoch),
+                num_updates=max(1, batch.epochs * self.updates_per_epoch),
                 clip=settings.clip,
                 factors=self._rate_factors(),
             ),
             batches,
-            settings.epochs,
+            batch.epochs,
             seconds,
             settings.averaging,
             settings.validate_every,
@@ -420,7 +420,8 @@ class Trainer:
         if not own:
             return None
         factor, theta = own / self.batch.learning_rate, self._factored(self.start())
-        return Theta(jax.tree.map(lambda _: 1.0, theta.potential), jax.tree.map(lambda _: factor, theta.rule))
+        ones = jax.tree.map(lambda _: 1.0, theta.potential)
+        return like(theta, Theta(ones, jax.tree.map(lambda _: factor, theta.rule)))
 
     def _with_replay(
         self,

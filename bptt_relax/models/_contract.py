@@ -20,10 +20,9 @@ class Original(NamedTuple):
         suffix: how the name of its files of weights ends.
         encode: weights -> such a file.
         program: asks it for predictions, run by a Python that has the package. It is never imported: torch must not
-            share a process with JAX, and others change JAX's settings. It reads
-            ``{"file": path, "structures": {name: {numbers, cell, positions}}}`` from standard input and writes
-            ``{"package": name and version, "predictions": {name: {energy, forces, stress}}}``, in eV and angstrom with
-            ASE's signs.
+            share a process with JAX, and others change JAX's settings. It reads ``{"file": path, "modality": name or
+            "", "structures": {name: {numbers, cell, positions}}}`` from standard input and writes ``{"package": name
+            and version, "predictions": {name: {energy, forces, stress}}}``, in eV and angstrom with ASE's signs.
     """
 
     package: str

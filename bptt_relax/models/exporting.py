@@ -22,7 +22,7 @@ def export(
     *,
     python: str | Path | None = None,
 ) -> Parity | None:
-    """Write weights to a file that the original package loads: CHGNet to .pth.tar, Nequix to .nqx.
+    """Write weights to a file that the original package loads (.pth.tar of CHGNet, .nqx of Nequix, .pth of SevenNet).
 
     What the file holds is read back and predicts a few structures; so does the original package where some Python has
     it. Both predictions and their differences are noted in ``<path>.parity.json``.
@@ -62,7 +62,7 @@ def export(
         ours = parity.predictions(*kind.build(back, model, str(path)))
     weights_file.write_whole(path, data)
     python = python or parity.interpreter(original)
-    answer = None if python is None else parity.ask(original, python, path)
+    answer = None if python is None else parity.ask(original, python, path, model.modality)
     found = None if answer is None else parity.compare(ours, answer)
     note = {
         "file": path.name,

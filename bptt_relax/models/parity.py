@@ -90,13 +90,14 @@ def interpreter(original: Original) -> Path | None:
     return Path(sys.executable) if importlib.util.find_spec(original.package) else None
 
 
-def ask(original: Original, python: str | Path, file: Path) -> dict[str, Any]:
+def ask(original: Original, python: str | Path, file: Path, modality: str = "") -> dict[str, Any]:
     """Predictions of another package for a file of weights.
 
     Args:
         original: the package.
         python: the interpreter that has it.
         file: in that package's format.
+        modality: see `registry.Model`.
 
     Raises:
         ModelError: that program failed.
@@ -109,7 +110,7 @@ def ask(original: Original, python: str | Path, file: Path) -> dict[str, Any]:
         }
         for name, a in structures().items()
     }
-    question = json.dumps({"file": str(file.resolve()), "structures": given})
+    question = json.dumps({"file": str(file.resolve()), "structures": given, "modality": modality})
     try:
         done = subprocess.run(
             [str(python), "-I", str(original.program)],

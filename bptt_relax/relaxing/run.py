@@ -2,14 +2,14 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bptt_relax import batches, io
 from bptt_relax.batches import Final
 from bptt_relax.io import Found, Problem, StructureInspection
 from bptt_relax.models import BaseModel, base_model
-from bptt_relax.outcomes import InputError, Outcome, RelaxationError
+from bptt_relax.outcomes import InputError, Interrupted, Outcome, RelaxationError
 from bptt_relax.processes import StopSignal
 from bptt_relax.relax import Theta
 from bptt_relax.relaxing.frames import ENDINGS, relaxed_frame, write_path
@@ -24,7 +24,7 @@ def run(
     settings: RelaxSettings,
     reporter: Reporter | None = None,
     base: BaseModel | None = None,
-) -> int:
+) -> dict[str, str]:
     """Relax every structure of the given files and folders.
 
     Args:
@@ -34,12 +34,13 @@ def run(
         base: the model; what ``settings.model`` names when not given.
 
     Returns:
-        exit code: 0, also where steps ran out (the file says which); 130 or 143 where a signal stopped it.
+        how each structure ended, by name; that steps ran out is no failure.
 
     Raises:
         InputError: something is wrong with files or settings; lists everything, and nothing is written.
         ModelError: the model can't be had.
         RelaxationError: all is written, but relaxations failed; names them.
+        Interrupted: a signal stopped it; what was relaxed is in the file.
     """
     base = base or base_model(settings.model)
     potential = base.potential
@@ -69,13 +70,22 @@ def run(
             reporter.note(f"note: {note}")
         _relax(found, base, settings, output, reporter, stop)
         if stop():
-            print(
+            raise Interrupted(
                 f"interrupted: {len(output.names)} of {len(found)} structures are in {settings.out}. "
-                "Go on with the same command and --resume"
+                "Go on with the same command and --resume",
+                stop.number or 2,
             )
-            return 128 + (stop.number or 2)
         output.complete([one.structure.name for one in found])
-    return _conclude(output)
+    endings = output.endings()
+    _check_endings(endings, output.path)
+    return endings
+
+
+def summary(endings: Mapping[str, str]) -> str:
+    """How relaxations ended, in one line; as `run` returns it."""
+    counts = Counter(endings.values())
+    said = ", ".join(f"{count} {ending}" for ending, count in counts.most_common())
+    return f"{len(endings)} structure{'s' * (len(endings) != 1)}: {said}"
 
 
 def _check(settings: RelaxSettings, output: Output, inspection: StructureInspection) -> Path:
@@ -154,20 +164,15 @@ def _tell(final: Final, reporter: Reporter) -> None:
         )
 
 
-def _conclude(output: Output) -> int:
-    """Say how it went."""
-    endings = output.endings()
-    counts = Counter(endings.values())
-    said = ", ".join(f"{count} {ending}" for ending, count in counts.most_common())
-    print(f"{len(endings)} structure{'s' * (len(endings) != 1)}: {said}; written to {output.path}")
+def _check_endings(endings: Mapping[str, str], path: Path) -> None:
+    """Name the relaxations that failed."""
     failures = (ENDINGS[Outcome.NOT_FINITE], ENDINGS[Outcome.STALE_NEIGHBORS])
     failed = [f"{name} ({ending})" for name, ending in endings.items() if ending in failures]
     if failed:
         raise RelaxationError(
             f"{len(failed)} of {len(endings)} relaxations failed: {', '.join(failed)}. Check these structures; the "
-            "model may be far from what it was trained on"
+            f"model may be far from what it was trained on. All that came of it: {path} ({summary(endings)})"
         )
-    return 0
 
 
 def _listed(problems: Sequence[Problem]) -> str:

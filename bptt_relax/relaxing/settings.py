@@ -4,15 +4,15 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from bptt_relax.runs.settings import Settings
 
 _CELLS = ("fixed", "free", "hydrostatic", "fixed-volume")
 
 
-class RelaxSettings(BaseModel):
+class RelaxSettings(Settings):
     """How structures are relaxed, and where the result goes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     out: Path
     """Extended XYZ file for the relaxed structures, in the order they are given. Never written over."""

@@ -118,10 +118,10 @@ class Reporter:
             name = str(event.get("structure", "?"))
             self._skips[name] += 1
             if self._skips[name] == 1:
-                self.warn(f"update on {name} skipped: {event.get('reason', 'not usable')}")
+                self.warn(f"{name} left out of an update: {event.get('reason', 'not usable')}")
         elif kind == "out_of_memory":
             self.warn(
-                f"out of memory on {event.get('structure', '?')} with {event.get('tried', 'this gradient')}: "
+                f"memory: {event.get('reason', 'not enough')}; instead of {event.get('tried', 'this gradient')} "
                 f"from here on {event.get('instead', 'a leaner one')}"
             )
         elif kind == "stopped":
@@ -164,7 +164,7 @@ class Reporter:
         if "best" in self._shown:
             parts.append(f"best {self._score} {number(self._shown['best'])}")
         if self._skips:
-            parts.append("skipped " + ", ".join(f"{name} x{n}" for name, n in sorted(self._skips.items())))
+            parts.append("left out " + ", ".join(f"{name} x{n}" for name, n in sorted(self._skips.items())))
         self._title = None
         self._line("  ".join(part for part in parts if part), "dim" if how == "done" else "yellow")
 

@@ -1,8 +1,9 @@
 """Read and write torch checkpoints without torch, and without running anything they contain.
 
 A checkpoint is a zip archive: ``<folder>/data.pkl`` describes the objects, ``<folder>/data/<key>`` holds the raw
-bytes of each tensor. A pickle can name any importable function and call it; this reader knows three names, all
-answered by its own code, and refuses the file at the first other one.
+bytes of each tensor. A pickle can name any importable function and call it; this reader knows a few names, of what
+builds dictionaries, float32 tensors and plain numpy arrays, all answered by its own code, and refuses the file at the
+first other one.
 """
 
 import io
@@ -44,15 +45,15 @@ class _Storage(NamedTuple):
 
 
 def read(data: bytes, origin: str | Path) -> Any:
-    """The object stored in a torch zip checkpoint; tensors become float32 numpy arrays.
+    """The object stored in a torch zip checkpoint; tensors become float32 numpy arrays, devices their names.
 
     Args:
         data: the whole file.
         origin: what messages call it.
 
     Raises:
-        InputError: not such an archive, cut off, too large, or naming anything but dictionaries and float32
-            tensors.
+        InputError: not such an archive, cut off, too large, or naming anything but dictionaries, float32 tensors and
+            plain numpy arrays.
     """
     refuse_disguised(data, origin)
     if data[:4] != b"PK\x03\x04":
@@ -84,7 +85,7 @@ def write(content: Any) -> bytes:
     """A torch zip checkpoint of plain values: what `read` reads and ``torch.load`` loads, weights only too.
 
     Args:
-        content: dictionaries with text keys, lists, tuples, text, numbers, None, and arrays, which become float32
+        content: dictionaries of text or numbers, lists, tuples, text, numbers, None, and arrays, which become float32
             tensors.
     """
     tensors: list[np.ndarray] = []
@@ -112,7 +113,7 @@ def _pickle(value: Any, tensors: list[np.ndarray]) -> bytes:
     if isinstance(value, np.ndarray):
         return _pickle_tensor(np.ascontiguousarray(value, "<f4"), tensors)
     if isinstance(value, dict):
-        items = b"".join(_pickle(str(k), tensors) + _pickle(v, tensors) for k, v in value.items())
+        items = b"".join(_pickle(k, tensors) + _pickle(v, tensors) for k, v in value.items())
         return b"}(" + items + b"u"
     if isinstance(value, list | tuple):
         items = b"".join(_pickle(v, tensors) for v in value)
@@ -148,7 +149,7 @@ def _pickle_tensor(values: np.ndarray, tensors: list[np.ndarray]) -> bytes:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickler for which only dictionaries and float32 tensors exist."""
+    """Unpickler for which only dictionaries, float32 tensors and plain numpy arrays exist."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str, origin: str | Path):
         super().__init__(io.BytesIO(archive.read(f"{folder}data.pkl")))
@@ -156,11 +157,17 @@ class _Unpickler(pickle.Unpickler):
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """The three known names; anything else is refused."""
+        """The known names; anything else is refused."""
         known = {
             ("collections", "OrderedDict"): OrderedDict,
             ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
             ("torch", "FloatStorage"): "FloatStorage",  # only ever an argument, so a word is enough
+            ("torch", "device"): _device,
+            ("numpy", "ndarray"): "ndarray",  # likewise
+            ("numpy", "dtype"): _NumberType,
+            ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+            ("numpy._core.multiarray", "_reconstruct"): _empty_array,
+            ("_codecs", "encode"): _to_bytes,
         }
         if (module, name) not in known:
             raise InputError(
@@ -182,11 +189,56 @@ class _Unpickler(pickle.Unpickler):
         return self.storages[key]
 
 
+class _NumberType:
+    """What a pickle says of the numbers of an array; only floats, integers and booleans are known."""
+
+    def __init__(self, code: str, *_: Any):
+        if code not in ("f4", "f8", "i4", "i8", "b1"):
+            raise ValueError(f"an array holds {code!r}, which is no plain number")
+        self.dtype = np.dtype(f"<{code}" if code != "b1" else "?")
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] not in ("<", "|"):
+            raise ValueError("an array has the byte order of another machine")
+
+
+class _PickledArray(np.ndarray):
+    """An array in the making: pickles make it empty and fill it in a second step."""
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, fortran, content = state
+        if not isinstance(kind, _NumberType) or not isinstance(content, bytes):
+            raise ValueError("an array does not hold plain numbers")
+        values = np.frombuffer(content, kind.dtype)
+        # numpy checks that bytes and shape belong together.
+        filled = np.reshape(values, shape, order="F" if fortran else "C")
+        state = (1, filled.shape, filled.dtype, False, filled.tobytes())
+        # numpy's stubs ask for a boolean of its own, which its code refuses.
+        super().__setstate__(state)  # pyright: ignore[reportArgumentType]
+
+
+def _empty_array(*_: Any) -> np.ndarray:
+    return np.empty(0).view(_PickledArray)
+
+
+def _to_bytes(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise ValueError(f"bytes are written as {encoding!r}")
+    return text.encode("latin1")
+
+
+def _device(name: str, *_: Any) -> str:
+    return str(name)
+
+
 def _rebuild_tensor(storage: _Storage, offset: int, shape: tuple, stride: tuple, *_: Any) -> np.ndarray:
-    count = int(np.prod(shape, dtype=np.int64))
-    contiguous = _contiguous(shape)
-    if any(n < 0 for n in shape) or offset < 0 or offset + count > storage.values.size:
+    if offset < 0 or len(shape) != len(stride) or any(n < 0 for n in (*shape, *stride)):
+        raise ValueError("a tensor has an impossible shape")
+    if 0 in shape:
+        return np.zeros(shape, np.float32)
+    last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
+    if last >= storage.values.size:
         raise ValueError("a tensor reaches outside its storage")
-    if count > 1 and any(n > 1 and s != c for n, s, c in zip(shape, stride, contiguous, strict=True)):
-        raise ValueError("a tensor is not contiguous")
-    return storage.values[offset : offset + count].reshape(shape)
+    bytes_per_step = [storage.values.itemsize * s for s in stride]
+    view = np.lib.stride_tricks.as_strided(storage.values[offset:], shape, bytes_per_step, writeable=False)
+    return np.ascontiguousarray(view).reshape(shape)

@@ -67,6 +67,7 @@ class Model(NamedTuple):
         cutoff: angstrom.
         functional: density functional of its training data.
         citation: DOI.
+        modality: the level of theory that is predicted by a model trained on several, as its weights call it.
         test_errors: mean absolute errors of energies (eV/atom) and forces (eV/angstrom) on held-out structures of its
             training data, as its authors give them with the weights; None where they don't.
     """
@@ -83,6 +84,7 @@ class Model(NamedTuple):
     functional: str
     citation: str
     test_errors: tuple[float, float] | None = None
+    modality: str = ""
 
 
 # Up to plutonium, without Po, At, Rn, Fr and Ra, of which the training data hold nothing.
@@ -166,6 +168,41 @@ def _nequix(name: str, sha256: str, size: int, functional: str, citation: str) -
         citation=citation,
     )
 
+
+_SEVENNET_NOTICE = _NEQUIX_NOTICE.replace("2025 Teddy Koker", "2024 Yutack Park")
+_SEVENNET = "doi:10.1021/acs.jctc.4c00190"
+
+
+def _sevennet(
+    name: str,
+    file: str,
+    sha256: str,
+    size: int,
+    functional: str = "PBE / PBE+U (MPtrj)",
+    citation: str = _SEVENNET,
+    modality: str = "",
+) -> Model:
+    return Model(
+        name=name,
+        family="sevennet",
+        source=WheelMember("sevenn==0.13.0", "sevenn", f"sevenn/pretrained_potentials/{file}"),
+        sha256=sha256,
+        size=size,
+        licence="MIT",
+        notice=_SEVENNET_NOTICE,
+        elements=_MPTRJ_ELEMENTS,
+        cutoff=5.0,
+        functional=functional,
+        citation=citation,
+        modality=modality,
+    )
+
+
+_SEVENNET_MF = (
+    "SevenNet_MF_0/checkpoint_sevennet_mf_0.pth",
+    "81791329b37d445f46b531578c182c41792d98c7814222c9e5dde276402225fd",
+    10_322_158,
+)
 
 SILICON_AND_DOPANTS = (1, 5, 6, 7, 8, 9, 13, 14, 15, 16, 31, 32, 33, 49, 50, 51)
 """H, B, C, N, O, F, Al, Si, P, S, Ga, Ge, As, In, Sn, Sb: what the NequIP made here has rows for."""
@@ -256,6 +293,37 @@ MODELS: dict[str, Model] = {
             2_842_066,
             "PBE / PBE+U (OMat24, sAlex, MPtrj, MDR phonons)",
             _PHONON_FINE_TUNING,
+        ),
+        _sevennet(
+            "sevennet-0",
+            "SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth",
+            "7052cb42b7b3be42b40b97fa0d21077a48c54b5548948fc4dcf346629f813c36",
+            10_268_648,
+        ),
+        _sevennet(
+            "sevennet-0-22may2024",
+            "SevenNet_0__22May2024/checkpoint_sevennet_0.pth",
+            "5d389fafd512e6ae2830d74d0b66ffc49a55d3832653ff8e7bf7f1343013c1d1",
+            10_268_712,
+        ),
+        _sevennet(
+            "sevennet-l3i5",
+            "SevenNet_l3i5/checkpoint_l3i5.pth",
+            "a7ff190d41efe5b8317a03d20a468e4036a1a3e64e0b14fdbab64ac3f4bfc09d",
+            14_345_754,
+        ),
+        _sevennet(
+            "sevennet-mf-0",
+            *_SEVENNET_MF,
+            citation="doi:10.1021/jacs.4c14455",
+            modality="PBE",
+        ),
+        _sevennet(
+            "sevennet-mf-0-r2scan",
+            *_SEVENNET_MF,
+            functional="r2SCAN (MP-r2SCAN, with PBE of MPtrj)",
+            citation="doi:10.1021/jacs.4c14455",
+            modality="R2SCAN",
         ),
         _bundled(
             "adapt-silicon",

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from bptt_relax.conformance import PotentialConformance
-from bptt_relax.models import adapt, chgnet, nequip, nequix
+from bptt_relax.models import adapt, chgnet, nequip, nequix, sevennet
 from bptt_relax.potentials import stillinger_weber
 from bptt_relax.potentials.adapters import from_energy_fn, from_pair_fn
 
@@ -91,6 +91,26 @@ class TestNequix(PotentialConformance):
             shift=-1.0,
         )
         potential = nequix.build(config)
+        return potential, potential.init(jax.random.key(0))
+
+
+class TestSevennet(PotentialConformance):
+    """Without parity: the mirror image of a structure is another one."""
+
+    reflections = False
+
+    def make(self):
+        config = sevennet.Config(
+            species=(8, 14),
+            channels=(4, 3, 2),
+            cutoff=4.0,
+            onset=3.5,
+            radial_widths=(6,),
+            denominators=(6.0, 6.0),
+            modalities=2,
+            modality=1,
+        )
+        potential = sevennet.build(config)
         return potential, potential.init(jax.random.key(0))
 
 

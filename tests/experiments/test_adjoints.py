@@ -6,27 +6,28 @@ import sys
 import tomllib
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from bptt_relax.finetuning.measure import Measurement
 
 from bptt_relax import datasets, models
 from bptt_relax.experiments.adjoints import figures
 from bptt_relax.experiments.adjoints.config import PRESETS, VARIANTS, AdjointsConfig, StartSettings
-from bptt_relax.experiments.adjoints.cost import costs, structure_part
+from bptt_relax.experiments.adjoints.cost import costs
 from bptt_relax.experiments.adjoints.run import outcome as measured_outcome
 from bptt_relax.experiments.adjoints.run import run
 from bptt_relax.finetuning.competing import candidates
 from bptt_relax.finetuning.corpus import Corpus
+from bptt_relax.finetuning.measurement import Measurement
 from bptt_relax.finetuning.settings import RelaxationSettings
 from bptt_relax.finetuning.variants import changed
 from bptt_relax.io.splits import Split
 from bptt_relax.models import own_model, pretrained
 from bptt_relax.outcomes import ModelError
 from bptt_relax.report.tables import print_grids
-from bptt_relax.training import Example, Objective, Relaxed, Stage
+from bptt_relax.training import Example, Gradients, Objective, Relaxed, Stage, Term
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,30 +55,24 @@ def test_impossible_settings_are_named():
         StartSettings(screen=(0.1,))
 
 
-def test_what_the_forces_say_is_no_gradient_of_the_structure():
-    rng = np.random.default_rng(0)
-    forces, structure = ({"a": rng.normal(size=3), "b": rng.normal(size=(2, 2))} for _ in range(2))
-    whole = {key: forces[key] + structure[key] for key in forces}
-    expected = np.concatenate([structure["a"], structure["b"].ravel()])
-    np.testing.assert_allclose(structure_part(whole, forces), expected, atol=1e-12)
-    np.testing.assert_allclose(structure_part(structure, None), expected)
-    rounded = {key: forces[key] * (1 + 1e-8) for key in forces}
-    assert not structure_part(rounded, forces).any()
-
-
 def stage(name, direction):
-    """Its gradient is theta along a direction plus, where examples have two parts, ten times the second."""
+    """The gradient of its first term lies along a direction, that of its second along theta."""
 
-    def value_and_grad(theta, example):
-        structure, forces = example if name != "forces" else (None, example)
-        along = 0.0 if structure is None else structure * jnp.asarray(direction)
-        return (jnp.sum(theta), jnp.asarray(1)), along + (10.0 if name != "forces" else 1.0) * forces * theta
+    def value_and_grad(of):
+        return lambda theta, example: ((jnp.sum(theta), jnp.asarray(1)), of(theta, example))
 
-    def examples(epoch):
-        parts = [(jnp.full(3, 1.0 + k), jnp.full(3, 2.0 + k)) for k in range(4)]
-        return iter([Example(str(k), part if name != "forces" else part[1]) for k, part in enumerate(parts)])
+    ends = Objective(value_and_grad(lambda theta, example: example * jnp.asarray(direction)))
+    forces = Objective(value_and_grad(lambda theta, example: example * theta))
+    terms = [Term(Gradients([forces], devices=jax.local_devices()[:1]), 10.0)]
+    if direction is not None:
+        terms.insert(0, Term(Gradients([ends], devices=jax.local_devices()[:1])))
 
-    return Stage(name, Objective(value_and_grad), optax.sgd(0.1), examples, 1)
+    def batches(epoch, first):
+        for k in range(first, 2):
+            parts = tuple(tuple(Example(str(k), np.full(3, 1.0 + k + n)) for n in range(2)) for _ in terms)
+            yield parts
+
+    return Stage(name, tuple(terms), optax.sgd(0.1), batches, 1)
 
 
 def test_costs_compare_what_gradients_say_of_the_structure_alone():
@@ -86,17 +81,17 @@ def test_costs_compare_what_gradients_say_of_the_structure_alone():
         "near": [1.0, 1.0, 0],
         "against": [-2.0, 0, 0],
         "implicit": [0.0, 0, 0],
+        "forces": None,
     }
     told = []
     found = costs(
         {name: stage(name, direction) for name, direction in directions.items()},
-        stage("forces", None),
-        10.0,
         jnp.array([0.3, -0.7, 0.2]),
-        3,
-        lambda: told.append(1),
+        3,  # more than an epoch has
+        forces="forces",
+        on_update=lambda: told.append(1),
     )
-    assert len(told) == len(found) == 5
+    assert len(told) == 3 * len(found) == 15
     assert all(cost.seconds > 0 and cost.temporary_bytes >= 0 for cost in found.values())
     cosines = {name: cost.cosine for name, cost in found.items()}
     assert cosines["full"] == pytest.approx(1.0)
@@ -181,22 +176,25 @@ def test_the_whole_on_a_cheap_potential(tmp_path, monkeypatch):
         timed=1,
         variants=("full", "guided_8", "forces"),
     )
-    assert run(config) == 0
+    run(config)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert len(results["competing"]["starts"]) == 7
     assert results["competing"]["defects"][named["VV"]]["starts"] == 4
     variants = results["variants"]
     assert set(variants) == {"full", "guided_8", "forces"}
+    (vacancy,) = corpus.select([named["V"]])
+    updates = {"full": 1, "guided_8": 1, "forces": (len(vacancy.frames) - vacancy.start) // 4}
     for name, variant in variants.items():
         assert variant["updates"] > 0, name
-        assert variant["training_s"] >= 1.5
+        # As many epochs as come closest to the time, at the measured cost.
+        assert variant["epochs"] == max(1, round(1.5 / (updates[name] * variant["cost"]["seconds"])))
         assert variant["basins"]["starts"] == 7
         assert variant["cost"]["temporary_bytes"] > 0
     cosines = {name: variant["cost"]["cosine"] for name, variant in variants.items()}
     assert cosines["full"] == pytest.approx(1.0, abs=1e-9)
     assert cosines["forces"] is None
     assert cosines["guided_8"] > 0.3
-    assert run(config.model_copy(update={"resume": True})) == 0
+    run(config.model_copy(update={"resume": True}))
     assert json.loads((tmp_path / "run" / "results.json").read_text())["variants"] == variants
 
 

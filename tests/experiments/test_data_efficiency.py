@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bptt_relax.finetuning.measure import Measurement
 
 from bptt_relax import datasets, models
 from bptt_relax.experiments._defects import part_of_silicon
@@ -22,6 +21,7 @@ from bptt_relax.experiments.data_efficiency.convergence import Point, converged_
 from bptt_relax.experiments.data_efficiency.subsets import end_frames_alone, subset
 from bptt_relax.finetuning.comparison import Comparison, Tuned
 from bptt_relax.finetuning.corpus import Corpus
+from bptt_relax.finetuning.measurement import Measurement
 from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, RelaxationSettings
 from bptt_relax.io.splits import Split
 from bptt_relax.models import own_model, pretrained
@@ -29,6 +29,7 @@ from bptt_relax.outcomes import InputError, ModelError, Outcome
 from bptt_relax.relax import Theta
 from bptt_relax.report.metrics import MetricsFile
 from bptt_relax.report.tables import print_grids
+from bptt_relax.runs.session import Finished
 from bptt_relax.training import Progress, Relaxed, StageResult
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ def test_the_files_people_edit_are_the_presets(file, preset):
         ({"sizes": (2, 1)}, "must be positive and grow"),
         ({"sizes": ()}, "must be positive and grow"),
         ({"sizes": (1, 30)}, "sizes go up to 30, but data.train is 28"),
-        ({"num_seeds": 2}, "repeats by draws"),
+        ({"num_seeds": 2}, "Extra inputs are not permitted"),
         ({"bptt": BpttSettings(epochs=0)}, "an epoch at least"),
     ],
 )
@@ -175,16 +176,15 @@ def test_every_arm_is_asked_for_with_the_time_of_the_first(tmp_path, monkeypatch
     )
     seen = {}
 
-    def compare(name, corpus, settings, preset, work, drawing):
+    def compare(name, corpus, settings, work, draw):
         seen["comparison"] = comparison = Pretended(corpus, settings, tmp_path)
         seen["found"] = json.loads(json.dumps(work(comparison)))
         comparison.session.metrics.close()
-        drawing.draw(tmp_path, seen["found"])
-        print_grids(drawing.tables(seen["found"]))
-        return 0
+        draw(tmp_path, seen["found"])
+        return Finished(tmp_path, seen["found"])
 
     monkeypatch.setattr(experiment, "compare", compare)
-    assert experiment.run(config) == 0
+    experiment.show(experiment.run(config).results)
     found, asked = seen["found"], seen["comparison"].asked
     assert list(found["sizes"]) == ["1", "4"]
     assert len(asked["train"]) == len(asked["match_forces"]) == 2 * 2 * 2
@@ -225,13 +225,13 @@ def test_every_arm_gets_the_time_of_the_first(tmp_path, monkeypatch):
         data=PartSettings(train=2),
         relaxation=RelaxationSettings(train_steps=3, test_steps=4),
         force_matching=ForceMatchingSettings(epochs=1),
-        bptt=BpttSettings(epochs=2, learning_rate=1e-3, averaging=0.9),
+        bptt=BpttSettings(epochs=2, batch_size=1, learning_rate=1e-3, averaging=0.9),
         sizes=(1, 2),
         draws=1,
         least_unrolls=3,
         out=tmp_path / "run",
     )
-    assert experiment.run(config) == 0
+    experiment.run(config)
     found = json.loads((tmp_path / "run" / "results.json").read_text())
     assert list(found["sizes"]) == ["1", "2"]
     for size, entry in found["sizes"].items():
@@ -250,7 +250,7 @@ def test_every_arm_gets_the_time_of_the_first(tmp_path, monkeypatch):
 
     # Interrupted or finished, the same command goes on from what is there.
     (tmp_path / "run" / "results.json").unlink()
-    assert experiment.run(config.model_copy(update={"resume": True})) == 0
+    experiment.run(config.model_copy(update={"resume": True}))
     again = json.loads((tmp_path / "run" / "results.json").read_text())
     assert again["sizes"] == found["sizes"]
 

@@ -10,6 +10,7 @@ import pytest
 
 from bptt_relax.experiments.forgetting import figures
 from bptt_relax.experiments.forgetting.config import PRESETS, VARIANTS, ForgettingConfig
+from bptt_relax.finetuning.variants import changed
 from bptt_relax.models import pretrained
 from bptt_relax.outcomes import ModelError
 from bptt_relax.report.tables import print_grids
@@ -18,15 +19,16 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_each_remedy_changes_what_it_says_and_nothing_else():
-    base = PRESETS["full"].with_remedy("none").model_dump()
+    recipes = {name: changed(PRESETS["full"], variant.changes) for name, variant in VARIANTS.items()}
+    base = recipes["none"].model_dump()
     for name, variant in VARIANTS.items():
-        changed = PRESETS["full"].with_remedy(name).model_dump()
-        found = {section for section in base if base[section] != changed[section]}
+        recipe = recipes[name].model_dump()
+        found = {section for section in base if base[section] != recipe[section]}
         assert found == set(variant.changes)
-    assert PRESETS["full"].with_remedy("rank_8").parameters.rank == 8
-    assert PRESETS["full"].with_remedy("replay_5").replay.weight == 5.0
+    assert recipes["rank_8"].parameters.rank == 8
+    assert recipes["replay_5"].replay.weight == 5.0
     # What all variants share comes from the experiment and not from the defaults of fine-tuning.
-    assert PRESETS["full"].with_remedy("anchor").bptt.epochs == PRESETS["full"].bptt.epochs == 2
+    assert recipes["anchor"].bptt.epochs == PRESETS["full"].bptt.epochs == 2
 
 
 def test_an_unknown_remedy_is_named():

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bptt_relax.finetuning.stages import make_rule
 
 from bptt_relax import datasets, models
 from bptt_relax.experiments.map import figures
-from bptt_relax.experiments.map.config import PRESETS, LensSettings, MapConfig
-from bptt_relax.experiments.map.measure import Lens, rattled
+from bptt_relax.experiments.map.config import PRESETS, MapConfig, MapSettings
+from bptt_relax.experiments.map.measure import RelaxationMap, rattled
 from bptt_relax.experiments.map.run import plane, run
+from bptt_relax.finetuning.relaxation import make_rule
 from bptt_relax.finetuning.settings import RelaxationSettings
 from bptt_relax.models import pretrained
 from bptt_relax.outcomes import InputError, ModelError
@@ -30,7 +30,7 @@ def test_the_files_people_edit_are_the_presets(file, preset):
     assert MapConfig.model_validate(found | {"preset": preset}) == PRESETS[preset]
 
 
-def test_a_run_to_look_at_must_be_one(tmp_path):
+def test_a_run_to_measure_must_be_one(tmp_path):
     config = PRESETS["smoke"].model_copy(update={"run": tmp_path, "out": tmp_path / "out"})
     with pytest.raises(InputError, match="has no tuned models .no seed folder."):
         run(config)
@@ -59,39 +59,39 @@ def silicon():
 
 
 @pytest.fixture(scope="module")
-def looked(silicon):
+def measured(silicon):
     potential, params = models.load("stillinger-weber")
     relaxation = RelaxationSettings(step_size=0.02, test_steps=60, skin=1.0)
-    look = LensSettings(tolerance=0.003, steps=200, rattles=(0.02, 0.5), draws=1)
+    how = MapSettings(tolerance=0.003, steps=200, rattles=(0.02, 0.5), draws=1)
     theta = Theta(params, make_rule(relaxation).hyper)
-    return Lens(potential, [silicon], relaxation, look)(theta, silicon)
+    return RelaxationMap(potential, [silicon], relaxation, how)(theta, silicon)
 
 
 @pytest.mark.slow
-def test_what_is_seen_of_a_map_hangs_together(looked, silicon):
-    assert json.loads(json.dumps(looked)) == looked
-    fixed, curves = looked["fixed_point"], looked["convergence"]
+def test_what_is_measured_of_a_map_hangs_together(measured, silicon):
+    assert json.loads(json.dumps(measured)) == measured
+    fixed, curves = measured["fixed_point"], measured["convergence"]
     assert fixed["converged"]
     assert curves["converged"]
     assert fixed["radius"] < 1 < fixed["norm"]
     assert fixed["rigid_radius"] == pytest.approx(1.0, abs=1e-6)
     # The first of the curve is Delta Q of the start, the last of the distance to the end is none.
     assert curves["to_end"][-1] == 0
-    assert len(curves["to_end"]) == len(curves["to_reference"]) == len(looked["path"])
+    assert len(curves["to_end"]) == len(curves["to_reference"]) == len(measured["path"])
     moved = silicon.initial.positions - silicon.relaxed.positions
     moved = moved - moved.mean(axis=0)
     start = np.sqrt(np.sum(silicon.initial.masses[:, None] * moved**2))
     assert curves["to_reference"][0] == pytest.approx(start, rel=1e-4)
     # The residual says how long the first step is and, softened by the stiffness, about how far the fixed point lies.
-    residual = looked["residual"]
+    residual = measured["residual"]
     assert residual["step"] == pytest.approx(0.02 * np.linalg.norm(residual["force"]), rel=1e-4)
     assert len(residual["stiffness"]) == 3 * len(moved) - 3
     assert residual["linear_delta_q"] == pytest.approx(fixed["delta_q"], rel=0.5)
 
 
 @pytest.mark.slow
-def test_a_small_rattle_comes_back_to_the_models_own_minimum(looked, silicon):
-    small, large = looked["basin"]
+def test_a_small_rattle_comes_back_to_the_models_own_minimum(measured, silicon):
+    small, large = measured["basin"]
     assert (small["rattle"], small["to_own"]) == (0.02, 1.0)
     assert large["to_own"] <= small["to_own"]
     one, other = (rattled(silicon.relaxed, amplitude, 0).positions for amplitude in (0.1, 0.2))
@@ -135,13 +135,13 @@ def test_figure_and_table_show_every_model(stages, silicon, tmp_path, capsys):
         free=silicon.relaxed.free[:2],
     )
     reference = silicon._replace(name="p32_V_s1", frames=(pair,), start=0)
-    looks = {stage: {"p32_V_s1": made_up(2.0 - 0.5 * i)} for i, stage in enumerate(stages)}
+    maps = {stage: {"p32_V_s1": made_up(2.0 - 0.5 * i)} for i, stage in enumerate(stages)}
     config = {"relaxation": {"rule": "momentum", "mix": "heavy_ball", "decay": 0.7}}
     results = {
         "config": config,
-        "models": looks,
+        "models": maps,
         "structures": ["p32_V_s1"],
-        "plane": plane(looks, [reference]),
+        "plane": plane(maps, [reference]),
     }
     # Both atoms move against one another: what is left without the drift is half of it each.
     last = results["plane"]["paths"]["pretrained"][-1]
@@ -170,10 +170,10 @@ def test_smoke_run(tmp_path):
     assert finished.returncode == 0, finished.stderr
     results = json.loads((out / "results.json").read_text())
     assert set(results["models"]) == {"pretrained", "force_matching", "bptt"}
-    for look in results["models"].values():
-        (seen,) = look.values()
-        assert 0 < seen["fixed_point"]["radius"] < 1.01
-        assert seen["fixed_point"]["rigid_radius"] == pytest.approx(1.0, abs=1e-3)
+    for maps in results["models"].values():
+        (one,) = maps.values()
+        assert 0 < one["fixed_point"]["radius"] < 1.01
+        assert one["fixed_point"]["rigid_radius"] == pytest.approx(1.0, abs=1e-3)
     assert (out / "figures" / "map.png").is_file()
     # A finished run is read back whole.
     again = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False, timeout=600)

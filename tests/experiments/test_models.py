@@ -1,6 +1,7 @@
 """Several models side by side: what is skipped, shared and averaged, on a cheap potential; figures; a smoke run."""
 
 import json
+import signal
 import subprocess
 import sys
 import tomllib
@@ -18,9 +19,10 @@ from bptt_relax.finetuning.settings import BpttSettings, ForceMatchingSettings, 
 from bptt_relax.finetuning.statistics import average_reduction_interval, reduction_interval
 from bptt_relax.io.splits import Split
 from bptt_relax.models import pretrained
-from bptt_relax.outcomes import InputError, ModelError
+from bptt_relax.outcomes import InputError, Interrupted, ModelError
 from bptt_relax.report.names import STAGES
 from bptt_relax.report.tables import print_grids
+from bptt_relax.runs.session import Finished
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,8 +50,8 @@ def test_what_a_model_needs_of_its_own_never_changes_what_it_is_tested_on():
 
 
 def test_impossible_settings_are_told():
-    with pytest.raises(ValueError, match="name them with models"):
-        ModelsConfig(model="chgnet-0.2.0")
+    with pytest.raises(ValueError, match=r"model\n.*Extra inputs are not permitted"):
+        ModelsConfig.model_validate({"model": "chgnet-0.2.0"})
     for named in ((), ("a/tuned.safetensors", "b/tuned.safetensors")):
         with pytest.raises(ValueError, match="at least one model, and none of a name twice"):
             ModelsConfig(models=named)
@@ -66,22 +68,22 @@ def of_silicon_alone(monkeypatch):
     monkeypatch.setattr(experiment, "part_of_silicon", lambda part: corpus)
 
 
-def pretend(calls, code=0):
+def pretend(calls, interrupted=False):
     """A pipeline that knows its result beforehand."""
 
     def fine_tune(name, corpus, settings, folder, base):
         calls.append((name, settings.resume))
         folder.mkdir(exist_ok=True)
         (folder / "config.json").write_text("{}")
-        if code:
-            return code, {}
+        if interrupted:
+            raise Interrupted(name, signal.SIGTERM)
         made_up = block(len(calls), corpus.split.test) | {
             "unseen": block(len(calls) + 1, corpus.split.unseen)
         }
         run = {"base_model": {"name": base.about.name}, "stability": {}, "timing_s": {}, "peak_rss_mb": 1}
         found = run | {"models": {base.name: made_up}, "dataset": {"train": list(corpus.split.train)}}
         (folder / "results.json").write_text(json.dumps(found))
-        return 0, found
+        return Finished(folder, found)
 
     return fine_tune
 
@@ -100,8 +102,10 @@ def test_each_model_is_run_once_and_what_cannot_be_had_is_skipped(
 ):
     out, calls = tmp_path / "run", []
     config = ModelsConfig(out=out, models=names)
-    monkeypatch.setattr(experiment, "fine_tune", pretend(calls, code=130))
-    assert experiment.run(config) == 130
+    monkeypatch.setattr(experiment, "fine_tune", pretend(calls, interrupted=True))
+    with pytest.raises(Interrupted, match="everything so far is in .*run. ") as stopped:
+        experiment.run(config)
+    assert stopped.value.signal == signal.SIGTERM
     assert not (out / "results.json").exists()
     assert not (out / "lock").exists()
 
@@ -109,8 +113,9 @@ def test_each_model_is_run_once_and_what_cannot_be_had_is_skipped(
     calls.clear()
     monkeypatch.setattr(experiment, "fine_tune", pretend(calls))
     resumed = config.model_copy(update={"resume": True})
-    assert experiment.run(resumed) == 0
-    assert calls == [("models/stillinger-weber", True), ("models/stiffer.safetensors", False)]
+    experiment.show(experiment.run(resumed).results)
+    assert [name for name, _ in calls] == ["models/stillinger-weber", "models/stiffer.safetensors"]
+    assert all(resume for _, resume in calls)
     found = json.loads((out / "results.json").read_text())
     assert list(found["models"]) == list(found["runs"]) == [names[0], names[2]]
     assert "no model and no file called nowhere-1" in found["skipped"]["nowhere-1"]
@@ -120,7 +125,7 @@ def test_each_model_is_run_once_and_what_cannot_be_had_is_skipped(
         assert found["average"][part]["bptt_vs_pretrained"]["mean"] == pytest.approx(0.4)
 
     # Those that are finished are read back; a change of settings is refused.
-    assert experiment.run(resumed) == 0
+    experiment.run(resumed)
     assert len(calls) == 2
     assert json.loads((out / "results.json").read_text())["models"] == found["models"]
     with pytest.raises(InputError, match="seed: 0 -> 1"):
@@ -136,7 +141,7 @@ def test_models_go_through_the_whole_pipeline(tmp_path, of_silicon_alone, names)
         force_matching=ForceMatchingSettings(epochs=1),
         bptt=BpttSettings(epochs=1, learning_rate=1e-3),
     )
-    assert experiment.run(config) == 0
+    experiment.run(config)
     found = json.loads((tmp_path / "run" / "results.json").read_text())
     for part in ("test", "unseen"):
         blocks = [block if part == "test" else block["unseen"] for block in found["models"].values()]
@@ -151,7 +156,7 @@ def test_models_go_through_the_whole_pipeline(tmp_path, of_silicon_alone, names)
     # A model whose run was cut off goes on from what is there.
     (tmp_path / "run" / "results.json").unlink()
     (tmp_path / "run" / "stillinger-weber" / "results.json").unlink()
-    assert experiment.run(config.model_copy(update={"resume": True})) == 0
+    experiment.run(config.model_copy(update={"resume": True}))
     again = json.loads((tmp_path / "run" / "results.json").read_text())
     assert again["models"] == found["models"]
     assert again["average"] == found["average"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bptt_relax.experiments.preference.config import ARMS, PRESETS, PreferenceConfig
-from bptt_relax.experiments.preference.run import run
+from bptt_relax.experiments.preference.run import run, show
 from bptt_relax.finetuning.variants import changed
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +38,7 @@ def test_whole_on_a_cheap_potential(tmp_path, monkeypatch, springs, capsys):
         "bptt": bptt,
         "arms": ("potential", "dynamics_scales"),
     }
-    assert run(PRESETS["smoke"].model_copy(update=update)) == 0
+    show(run(PRESETS["smoke"].model_copy(update=update)).results)
     found = json.loads((tmp_path / "run" / "results.json").read_text())
     potential, dynamics = found["arms"]["potential"]["seeds"][0], found["arms"]["dynamics_scales"]["seeds"][0]
     assert potential["movement"]["rule"] == 0

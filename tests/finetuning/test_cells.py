@@ -8,21 +8,22 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import read
-from bptt_relax.finetuning.measure import Measurement, from_json, summarize, to_json
-from bptt_relax.finetuning.stages import check_step_size
 from scipy.linalg import expm
 
 import bptt_relax as br
 from bptt_relax import datasets, systems
-from bptt_relax.finetuning import cases as casing
+from bptt_relax.batches import PredictMany
+from bptt_relax.finetuning import preparation, sampling
 from bptt_relax.finetuning.corpus import Corpus
-from bptt_relax.finetuning.run import run as finetune
+from bptt_relax.finetuning.measurement import Measurement, from_json, summarize, to_json
+from bptt_relax.finetuning.run import fine_tune
 from bptt_relax.finetuning.settings import (
     BpttSettings,
     FineTuningSettings,
     ForceMatchingSettings,
     RelaxationSettings,
 )
+from bptt_relax.finetuning.step_size import check_step_size
 from bptt_relax.io.checks import changes_cell
 from bptt_relax.io.splits import Split
 from bptt_relax.outcomes import InputError
@@ -48,14 +49,13 @@ def run(silicon, tmp_path_factory):
     )
     settings = FineTuningSettings(
         model="stillinger-weber",
-        out=tmp_path_factory.mktemp("cells") / "run",
         relaxation=RelaxationSettings(train_steps=12, test_steps=80, step_size=0.01, skin=1.5),
         force_matching=ForceMatchingSettings(epochs=1),
-        bptt=BpttSettings(epochs=4, learning_rate=0.005, force_weight=0.0),
+        bptt=BpttSettings(epochs=4, batch_size=1, learning_rate=0.005, force_weight=0.0),
         forgetting=False,
     )
-    assert finetune("finetune", Corpus("silicon", "0" * 64, silicon, parts), settings, "cells") == 0
-    return settings.out
+    corpus = Corpus("silicon", "0" * 64, silicon, parts)
+    return fine_tune("finetune", corpus, settings, tmp_path_factory.mktemp("cells") / "run").folder
 
 
 @pytest.fixture
@@ -124,17 +124,17 @@ def test_measurements_are_read_back_as_they_were():
 def test_a_model_without_stress_is_refused(silicon):
     potential = stillinger_weber()._replace(name="blind", predicts=frozenset({"energy", "forces"}))
     with pytest.raises(InputError, match="blind predicts no stress.*--reading.in-relaxed-cell"):
-        casing.check_cells(silicon, potential, "full")
-    casing.check_cells([r for r in silicon if not changes_cell(r)], potential, "implicit")
+        preparation.check_cells(silicon, potential, "full")
+    preparation.check_cells([r for r in silicon if not changes_cell(r)], potential, "implicit")
 
 
 def test_an_adjoint_that_knows_no_cell_is_refused(silicon):
     with pytest.raises(InputError, match="--bptt.adjoint guided_8 differentiates relaxations at fixed cell"):
-        casing.check_cells(silicon, stillinger_weber(), "guided_8")
+        preparation.check_cells(silicon, stillinger_weber(), "guided_8")
 
 
 def test_starts_of_free_cells_are_strained_and_others_not(silicon):
-    starts = casing.Starts(0.0, 0.0, (0.03, 0.1), strain=0.02)
+    starts = sampling.Starts(0.0, 0.0, (0.03, 0.1), strain=0.02)
     for r in silicon:
         drawn = starts.draw(r, np.random.default_rng(0))
         strain = np.linalg.inv(r.relaxed.cell) @ drawn.cell - np.eye(3)
@@ -142,7 +142,7 @@ def test_starts_of_free_cells_are_strained_and_others_not(silicon):
         assert (np.abs(strain).max() > 1e-3) == changes_cell(r)
         np.testing.assert_allclose(strain, strain.T, atol=1e-12)
     slab = silicon[0].relaxed._replace(pbc=np.array([True, True, False]))
-    moved = casing.strained(slab, np.full(6, 0.01))
+    moved = sampling.strained(slab, np.full(6, 0.01))
     np.testing.assert_array_equal(moved.cell[2], slab.cell[2])
 
 
@@ -154,7 +154,7 @@ def test_a_crystal_of_one_atom_has_only_its_cell_to_be_stiff(make_structure):
     pair = systems.prepare_pair(start, start, potential.graph, free_cell=True)
     rule = br.relax.descent(0.01)
     theta = br.Theta(potential.init(None), rule.hyper)
-    steadiness = check_step_size(potential, rule, theta, [pair])
+    steadiness = check_step_size(potential, PredictMany(potential), rule, theta, [pair])
     evaluate = jax.jit(br.relaxation(potential, rule).evaluate)
 
     def energy(L):

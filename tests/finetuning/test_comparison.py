@@ -8,18 +8,20 @@ import jax.numpy as jnp
 import pytest
 
 from bptt_relax import datasets
-from bptt_relax.finetuning.comparison import Comparison, Drawing, compare
+from bptt_relax.finetuning.comparison import Comparison, compare
 from bptt_relax.finetuning.corpus import Corpus
 from bptt_relax.finetuning.settings import (
     BpttSettings,
-    FineTuningSettings,
+    ComparedSettings,
     ForceMatchingSettings,
     RelaxationSettings,
 )
 from bptt_relax.finetuning.variants import changed, check_names
 from bptt_relax.io.splits import Split
+from bptt_relax.training import pack
 
-SETTINGS = FineTuningSettings(
+SETTINGS = ComparedSettings(
+    preset="small",
     relaxation=RelaxationSettings(train_steps=3, test_steps=4),
     force_matching=ForceMatchingSettings(epochs=1),
     bptt=BpttSettings(epochs=1, learning_rate=1e-3),
@@ -66,8 +68,7 @@ def run(folder: Path, corpus: Corpus, monkeypatch, springs, resume=False):
 
     monkeypatch.setattr("bptt_relax.finetuning.comparison.base_model", lambda name: springs)
     settings = SETTINGS.model_copy(update={"out": folder, "resume": resume})
-    drawing = Drawing(lambda folder, found: None, lambda found: [])
-    assert compare("trial", corpus, settings, "small", work, drawing) == 0
+    assert compare("trial", corpus, settings, work, lambda folder, found: None).folder == folder
     return json.loads((folder / "results.json").read_text()), seen["comparison"]
 
 
@@ -76,21 +77,24 @@ def test_variants_share_what_is_the_same(tmp_path, corpus, monkeypatch, springs)
     # Only a variant that matches forces differently does it again.
     assert len(list((tmp_path / "run" / "force_matching").iterdir())) == 2
     # A step size is data; another rule is another program, and so is another loss.
-    assert len(comparison._programs) == len(comparison._rulers) == 1
-    bench = {name: comparison.bench(changed(SETTINGS, changes)) for name, changes in SHARED.items()}
-    for name in SHARED:
+    trainers = {name: comparison.variant(changed(SETTINGS, changes)) for name, changes in SHARED.items()}
+    base = trainers["base"]
+    for name, trainer in trainers.items():
         same = name in ("base", "longer", "other test")
-        assert (bench[name].programs is bench["base"].programs) is same
-    assert bench["descent"].ruler is not bench["base"].ruler is bench["longer"].ruler
-    assert bench["rmsd"].ruler is bench["base"].ruler
+        terms = [each.bptt_stage().terms for each in (trainer, base)]
+        assert (terms[0][0].gradients is terms[1][0].gradients) is same, name
+        assert terms[0][1].gradients is terms[1][1].gradients, name
+        assert (trainer.evaluator() is base.evaluator()) is (name not in ("other test", "descent")), name
+        assert trainer.preparation is base.preparation
     variants = found["variants"]
     ends = {name: variants[name]["test"]["delta_q"]["mean"] for name in variants}
     assert len({ends[name] for name in ("base", "longer", "rule_alone")}) == 3
     # A rule that is not to be learned stays, one that is moves at its own rate, and then the potential stays.
     assert variants["base"]["rule"]["log_step_size"] == pytest.approx(-3.5065579)
-    alone = changed(SETTINGS, VARIANTS["rule_alone"])
-    optimizer, theta = comparison.bench(alone).bptt_stage(alone.bptt, 0).optimizer, comparison.pretrained
+    alone = comparison.variant(changed(SETTINGS, VARIANTS["rule_alone"]))
+    optimizer, theta = alone.bptt_stage().optimizer, pack(comparison.pretrained)
     updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, theta), optimizer.init(theta), theta)
+    updates = updates.unpack()
     assert all(float(update) == 0 for update in jax.tree.leaves(updates.potential))
     assert [float(u) for u in jax.tree.leaves(updates.rule)] == pytest.approx([-0.1] * 3, rel=1e-5)
     assert set(variants["base"]["validation"]) == {"force_matching", "bptt"}

@@ -44,13 +44,13 @@ def test_structures_alone_are_enough(silicon, tmp_path):
     out = tmp_path / "run"
     finished = finetune(data, "--out", out, "--reading.allow-unconverged", "--memory-budget", "10kB")
     assert finished.returncode == 0, finished.stderr
-    assert (
-        "nothing fits the budget of 10 kB; the smallest is Checkpointed" in finished.stdout + finished.stderr
-    )
+    # Nothing is so small, and the smallest there is gets its chance.
+    said = finished.stdout + finished.stderr
+    assert "asked for, 10 kB may be taken" in said
+    assert "gradients of BPTT: Checkpointed(what='segments'), " in said
     assert "BPTT alone" in finished.stdout + finished.stderr
     results = json.loads((out / "results.json").read_text())
-    assert not results["memory"]["fits"]
-    assert results["memory"]["temporary_bytes"] > results["memory"]["budget_bytes"] == 10e3
+    assert all(line.startswith("Checkpointed(what='segments'), ") for line in results["memory"])
     used = results["dataset"]
     parts = [used["train"], used["validation"], used["test"]]
     assert all(parts)

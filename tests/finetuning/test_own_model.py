@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.io import read
-from bptt_relax.finetuning.session import Session
 
 import bptt_relax as br
-from bptt_relax.finetuning.forgetting import Check
+from bptt_relax.finetuning.forgetting import ForgettingCheck
 from bptt_relax.io import Relaxation, write_relaxations
-from bptt_relax.outcomes import InputError
+from bptt_relax.outcomes import InputError, Interrupted
 from bptt_relax.potentials.adapters import from_energy_fn, from_pair_fn
+from bptt_relax.runs.session import Session
 from bptt_relax.systems import Structure
 
 PARAMS = {"depth": 0.8, "length": 2.5, "alpha": 1.4}
@@ -123,7 +123,7 @@ def test_a_run_that_is_interrupted_goes_on(relaxations, tuned, tmp_path, monkeyp
 
     with monkeypatch.context() as patched:
         patched.setattr(Session, "event", interrupt)
-        with pytest.raises(KeyboardInterrupt, match="resume=True"):
+        with pytest.raises(Interrupted, match="--resume"):
             br.finetune(relaxations, make_own(), out=out, **SETTINGS)
     with pytest.raises(InputError, match="not empty"):
         br.finetune(relaxations, make_own(), out=out, **SETTINGS)
@@ -187,7 +187,7 @@ def test_what_it_has_no_number_for_it_cannot_forget(relaxations):
         )
 
     potential, params = from_energy_fn(energy_fn, {"depth": jnp.ones(())}, 5.0)
-    check = Check(potential, params, None, relaxations)
+    check = ForgettingCheck(potential, params, None, relaxations)
     assert [crystal.formula for crystal in check.crystals] == ["Al"]
     assert check(params)["light"] == "green"
 

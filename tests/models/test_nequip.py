@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from bptt_relax import equivariant, neighbors, potentials, systems
+from bptt_relax import neighbors, potentials, systems
+from bptt_relax.equivariant import layers
 from bptt_relax.models import nequip, pretrained
 
 SMALL = nequip.Config(
@@ -65,7 +66,7 @@ def test_with_channels_last_it_is_the_same_function_of_the_same_parameters(
     # Weights are trained with the norm of single precision; here e3nn finds it in double.
     one = jnp.ones(())
     norm = float(jax.nn.silu(one) / e3nn.normalize_function(jax.nn.silu)(one))
-    monkeypatch.setattr(equivariant, "SILU_NORM", norm)
+    monkeypatch.setattr(layers, "SILU_NORM", norm)
     config = SMALL._replace(channels=channels, max_harmonic=len(channels) - 1, num_layers=num_layers)
     theirs, ours = nequip.build(config), nequip.build(config, channels_last=True)
     params = theirs.init(jax.random.key(1))

@@ -49,14 +49,14 @@ def folder(tmp_path, silicon) -> Path:
 
 
 @pytest.fixture
-def relax(tmp_path) -> Callable[..., tuple[int, str]]:
-    """Relax files with Stillinger-Weber; returns the exit code and what was reported."""
+def relax(tmp_path) -> Callable[..., tuple[dict[str, str], str]]:
+    """Relax files with Stillinger-Weber; returns how they ended and what was reported."""
 
-    def relax(*paths, **settings) -> tuple[int, str]:
+    def relax(*paths, **settings) -> tuple[dict[str, str], str]:
         text = StringIO()
         options = {"out": tmp_path / "out.extxyz", "model": "stillinger-weber", "fmax": 0.01, "workers": 1}
         reporter = Reporter(Console(file=text, width=200), plain=True)
-        code = relaxing.run([Path(path) for path in paths], RelaxSettings(**(options | settings)), reporter)
-        return code, text.getvalue()
+        found = relaxing.run([Path(path) for path in paths], RelaxSettings(**(options | settings)), reporter)
+        return found, text.getvalue()
 
     return relax

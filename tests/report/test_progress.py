@@ -97,8 +97,8 @@ def test_a_skip_is_told_once_and_counted(plain):
     reporter.event({"event": "stopped", "stage": "bptt", "reason": "8 in a row"})
     reporter.end()
     text = file.getvalue()
-    assert text.count("warning: update on [bold]x skipped: not finite") == 1
-    assert "skipped [bold]x x3" in text
+    assert text.count("warning: [bold]x left out of an update: not finite") == 1
+    assert "left out [bold]x x3" in text
     assert "bptt stopped early: 8 in a row" in text
 
 

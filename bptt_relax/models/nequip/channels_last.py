@@ -8,11 +8,10 @@ through each path of the product together, channels last.
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from bptt_relax._types import Array, Params
-from bptt_relax.equivariant import Features, couple, gate, paths, silu, spherical_harmonics
+from bptt_relax.equivariant import Features, convolution, gate, paths, silu, spherical_harmonics
 from bptt_relax.neighbors import Graph
 from bptt_relax.trees import safe_norm
 
@@ -74,28 +73,21 @@ def convolve(
         / (x.shape[-1] * atoms.shape[-1]) ** 0.5
         for k, x in enumerate(features)
     ]
-    senders = [
-        mix(layer["Linear_0"], features, f"w[{k},{k}]", k)[graph.neighbors] for k in range(len(features))
-    ]
+    mixed = [mix(layer["Linear_0"], features, f"w[{k},{k}]", k) for k in range(len(features))]
     radial = basis
     kernels = [layer["MLP_0"][f"Dense_{k}"]["kernel"] for k in range(config.radial_layers + 1)]
     for kernel in kernels[:-1]:
         radial = silu(radial @ kernel)
     columns = slices(config)
-
-    sums = []
-    for result, way in enumerate(paths(len(features), config.max_harmonic, len(channels) - 1)):
-        messages = []
-        for first, second in way:
-            weights = radial @ kernels[-1][:, columns[first, second, result]]
-            product = couple(senders[first], harmonics[second], (first, second, result))
-            messages.append(product * weights[:, None, :])
-        sums.append(
-            jax.ops.segment_sum(
-                jnp.concatenate(messages, axis=-1), graph.centers, atoms.shape[0], indices_are_sorted=True
-            )
-            / config.num_neighbors
-        )
+    ways = paths(len(features), config.max_harmonic, len(channels) - 1)
+    of_paths = (
+        kernels[-1][:, columns[first, second, result]]
+        for result, way in enumerate(ways)
+        for first, second in way
+    )
+    sums = [
+        total / config.num_neighbors for total in convolution(mixed, harmonics, radial, of_paths, ways, graph)
+    ]
     degrees = len(config.channels)
     # First the scalars that stay, then those that gate: a block of weights for each, and each degree has one.
     blocks = [
@@ -104,11 +96,11 @@ def convolve(
     ]
     new = []
     for k in range(len(sums)):
-        mixed = [mix(layer["Linear_1"], sums, f"w[{k},{block}]", k) for block in blocks[k]]
-        mixed = jnp.concatenate(mixed, axis=-1)
+        parts = [mix(layer["Linear_1"], sums, f"w[{k},{block}]", k) for block in blocks[k]]
+        whole = jnp.concatenate(parts, axis=-1)
         if k < len(own):
-            mixed = mixed + own[k][..., : mixed.shape[-1]]
-        new.append(mixed)
+            whole = whole + own[k][..., : whole.shape[-1]]
+        new.append(whole)
     return gate(new)
 
 

@@ -17,8 +17,9 @@ from bptt_relax.equivariant import (
     Features,
     Linear,
     RMSNorm,
-    couple,
+    convolution,
     gate,
+    one_edge,
     paths,
     silu,
     spherical_harmonics,
@@ -105,26 +106,12 @@ class Convolution(nn.Module):
             # Without biases: what is zero at the cutoff stays zero through every layer.
             radial = silu(radial @ self.param(f"radial_{k}", _HIDDEN, (radial.shape[-1], c.radial_width)))
         features = Linear([x.shape[-1] for x in features], name="linear")(features)
-        at_neighbors = [x[graph.neighbors] for x in features]
-
         ways = paths(len(features), c.max_harmonic, self.max_degree)
         sizes = [features[first].shape[-1] for way in ways for first, _ in way]
         kernel = self.param("radial_out", _LAST, (radial.shape[-1], sum(sizes)))
-        kernels = iter(jnp.split(kernel, np.cumsum(sizes)[:-1], axis=1))
-        sums = []
-        for result, way in enumerate(ways):
-            messages = []
-            for first, second in way:
-                product = couple(at_neighbors[first], harmonics[second], (first, second, result))
-                messages.append(product * (radial @ next(kernels))[:, None, :])
-            total = jax.ops.segment_sum(
-                jnp.concatenate(messages, axis=-1),
-                graph.centers,
-                features[0].shape[0],
-                indices_are_sorted=True,
-            )
-            sums.append(total * c.num_neighbors**-0.5)
-        return sums
+        kernels = jnp.split(kernel, np.cumsum(sizes)[:-1], axis=1)
+        sums = convolution(features, harmonics, radial, kernels, ways, graph)
+        return [total * c.num_neighbors**-0.5 for total in sums]
 
 
 class Layer(nn.Module):
@@ -200,7 +187,7 @@ def build(config: Config | None = None, *, elements: tuple[int, ...] = (), name:
     def init(key) -> Params:
         with jax.numpy_rank_promotion("allow"):
             # Lazily: shapes are traced and nothing but the parameters is computed.
-            return module.lazy_init(key, *_smallest_input(config.species[0]))["params"]
+            return module.lazy_init(key, *one_edge(config.species[0]))["params"]
 
     def energy(params: Params, vectors: Array, system: System, graph: Graph) -> Energy:
         # Weights of one row per channel meet features of many rows everywhere in here, on purpose.
@@ -210,22 +197,3 @@ def build(config: Config | None = None, *, elements: tuple[int, ...] = (), name:
     return conservative(
         energy, init, GraphSpec(config.cutoff), elements=elements or config.species, name=name
     )
-
-
-def _smallest_input(species: int) -> tuple[Array, Array, Array, Graph]:
-    """One atom and one edge: enough for the shapes of the parameters, which no size of a structure enters."""
-    index, yes, none = jnp.zeros((1,), jnp.int32), jnp.ones((1,), bool), jnp.zeros((0,), jnp.int32)
-    graph = Graph(
-        centers=index,
-        neighbors=index,
-        images=jnp.ones((1, 3)),
-        reverse=index,
-        mask=yes,
-        bonds=none,
-        bond_reverse=none,
-        bond_mask=none.astype(bool),
-        angles=jnp.zeros((0, 2), jnp.int32),
-        angle_mask=none.astype(bool),
-        overflow=jnp.asarray(False),
-    )
-    return jnp.ones((1, 3)), index + species, yes, graph

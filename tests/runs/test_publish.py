@@ -1,9 +1,9 @@
 import json
 
 import pytest
-from bptt_relax.report.publish import publish
 
 from bptt_relax.outcomes import InputError
+from bptt_relax.runs.publish import publish
 
 
 @pytest.fixture
