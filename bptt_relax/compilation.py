@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from bptt_relax._types import PyTree
 from bptt_relax.weights import cache
 
-ONE_THREAD = {"xla_cpu_multi_thread_eigen": False}
+ONE_THREAD: dict[str, str | bool] = {"xla_cpu_multi_thread_eigen": False}
 """Compiler options of programs that several threads call at once: a tenth faster with CHGNet on two cores."""
 
 
@@ -88,7 +88,7 @@ def _compilers() -> ThreadPoolExecutor:
 
 
 def _compile(
-    jitted: jax.stages.Wrapped, shapes: tuple[PyTree, ...], options: dict[str, bool]
+    jitted: jax.stages.Wrapped, shapes: tuple[PyTree, ...], options: dict[str, str | bool]
 ) -> jax.stages.Compiled:
     # Python traces on one core whatever the number of threads; two at a time would both be late.
     with _tracing:

@@ -124,7 +124,7 @@ def difference(before: dict[str, Any], now: dict[str, Any], prefix: str = "") ->
 class StopSignal:
     """Turns Ctrl-C, SIGTERM and SIGUSR1 into a flag that long work asks for; a second one ends the process at once.
 
-    SIGUSR1 is how SLURM warns that the time is almost up (``--signal=B:USR1@120``).
+    SIGUSR1 is how SLURM can be asked to warn that the time is almost up.
     """
 
     def __init__(self) -> None:

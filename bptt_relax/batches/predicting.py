@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 import jax
 
 from bptt_relax import neighbors, threads, trees
-from bptt_relax._types import Params, Positions
+from bptt_relax._types import HostArray, Params, Positions
 from bptt_relax.batches.mapping import Mapping, choose_mapping, over_structures
 from bptt_relax.compilation import Programs
 from bptt_relax.potentials import Potential, Prediction
@@ -32,7 +32,7 @@ class PredictMany:
         self._size = 1 if in_turn else SIDE_BY_SIDE
         self._programs = Programs(over_structures(predict, mapping), several_at_once=in_turn)
 
-    def __call__(self, params: Params, structures: Sequence[tuple[Positions, System]]) -> list[Prediction]:
+    def __call__(self, params: Params, structures: Sequence[tuple[HostArray, System]]) -> list[Prediction]:
         """What the potential says, on the host, padded as the structures are.
 
         Args:
@@ -57,14 +57,14 @@ class PredictMany:
         threads.on_every_core(ask, pieces)
         return [prediction for prediction in found if prediction is not None]
 
-    def prepare(self, params: Params, structure: tuple[Positions, System]) -> None:
+    def prepare(self, params: Params, structure: tuple[HostArray, System]) -> None:
         """Compile in the background for structures of this shape."""
         self._programs.prepare(params, *self._stacked([structure]))
 
-    def _ask(self, params: Params, structures: Sequence[tuple[Positions, System]]) -> Prediction:
+    def _ask(self, params: Params, structures: Sequence[tuple[HostArray, System]]) -> Prediction:
         """Of structures of one shape, stacked, in one call."""
         return jax.device_get(self._programs(params, *self._stacked(structures)))
 
-    def _stacked(self, structures: Sequence[tuple[Positions, System]]) -> tuple[Positions, System]:
+    def _stacked(self, structures: Sequence[tuple[HostArray, System]]) -> tuple[Positions, System]:
         filled = [*structures, *[structures[0]] * (self._size - len(structures))]
         return jax.device_put(trees.stack_on_host(filled))

@@ -5,7 +5,7 @@ from pydantic import Field
 from bptt_relax.finetuning.settings import BpttSettings, ComparedSettings
 from bptt_relax.runs.settings import Settings
 
-ONE_AT_A_TIME = BpttSettings(batch_size=1, learning_rate=5e-4)
+ONE_AT_A_TIME = BpttSettings(epochs=4, batch_size=1, learning_rate=5e-4)
 """BPTT of one relaxation per update, whatever the machine: so the published comparisons were made."""
 
 

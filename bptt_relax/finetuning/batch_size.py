@@ -1,6 +1,6 @@
-"""How many relaxations an update sees, and at which learning rate, by device and data."""
+"""How many relaxations an update sees, how often and at which learning rate, by device and data."""
 
-from math import sqrt
+from math import ceil, sqrt
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,12 @@ from bptt_relax.finetuning.settings import BpttSettings
 
 MOST_SIDE_BY_SIDE = 32
 """Relaxations per update on an accelerator; batches beyond it cost time and teach no faster."""
+
+EPOCHS = 4
+"""Passes over the relaxations, at least."""
+
+UPDATES = 160
+"""On an accelerator, at least: an update of all relaxations side by side costs it little more than one of a few."""
 
 LEARNING_RATES = (5e-4, 1e-3)
 """For one relaxation per update, and the largest."""
@@ -22,12 +28,14 @@ class BatchChoice(NamedTuple):
         size: relaxations per update.
         learning_rate: at the top of its schedule.
         ionic_steps: beside them.
+        epochs: passes over the relaxations.
         sentence: the same in words.
     """
 
     size: int
     learning_rate: float
     ionic_steps: int
+    epochs: int
     sentence: str
 
 
@@ -56,8 +64,14 @@ def choose_batch(settings: BpttSettings, num_relaxations: int, device: dict[str,
     lowest, highest = LEARNING_RATES
     rate = settings.learning_rate or min(highest, lowest * sqrt(size))
     steps = max(settings.ionic_steps, size)
+    per_epoch = ceil(num_relaxations / max(size, 1))
+    epochs = settings.epochs
+    if epochs is None:
+        epochs = EPOCHS if on_cpu else max(EPOCHS, ceil(UPDATES / max(per_epoch, 1)))
     where = f"{device['cores']} cores" if on_cpu else f"{device['devices']} x {device['backend']}"
     if device["processes"] > 1:
         where = f"{device['processes']} processes with {where} each"
     why = "as set" if settings.batch_size else f"for {where}, {num_relaxations} relaxations"
-    return BatchChoice(size, rate, steps, f"{size} relaxations per update ({why}), learning rate {rate:.2g}")
+    passes = f"{epochs} passes of {per_epoch} updates"
+    sentence = f"{size} relaxations per update ({why}), {passes}, learning rate {rate:.2g}"
+    return BatchChoice(size, rate, steps, epochs, sentence)

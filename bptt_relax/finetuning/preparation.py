@@ -1,12 +1,13 @@
 """From relaxations on the host to padded pairs and frames, in few layouts, each prepared once."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import numpy as np
 
 from bptt_relax import batches, systems, trees
+from bptt_relax._types import Forces, Positions, Stress
 from bptt_relax.adjoints import named
 from bptt_relax.batches import Bucket
 from bptt_relax.io.checks import changes_cell
@@ -89,7 +90,9 @@ class Preparation:
         layout = self._layouts[relaxation.name]
         positions, system = self._start(relaxation, relaxation.initial if start is None else start, layout)
         target, there = self._once(relaxation.relaxed, layout)
-        return Pair(positions, target, system, there.cell if changes_cell(relaxation) else None)
+        # In numpy until a batch is stacked, which is when it goes to a device.
+        initial, relaxed = cast(Positions, positions), cast(Positions, target)
+        return Pair(initial, relaxed, system, there.cell if changes_cell(relaxation) else None)
 
     def frame(self, step: "IonicStep") -> LabelledFrame:
         """One ionic step with its forces, and with its stress where cells move."""
@@ -98,11 +101,11 @@ class Preparation:
         forces = np.zeros_like(positions)
         if relaxation.forces is not None:
             forces[: len(relaxation.relaxed.species)] = relaxation.forces[index]
-        frame = LabelledFrame(positions, forces, system)
+        frame = LabelledFrame(cast(Positions, positions), cast(Forces, forces), system)
         if not self.move_cells:
             return frame
         stress = np.full((3, 3), np.nan) if relaxation.stresses is None else relaxation.stresses[index]
-        return frame._replace(stress=np.asarray(stress, positions.dtype))
+        return frame._replace(stress=cast(Stress, np.asarray(stress, positions.dtype)))
 
     def _start(self, relaxation: Relaxation, start: Structure, layout: Layout) -> tuple[np.ndarray, System]:
         """A start; one close to the reference structure is found on the neighbor list of that."""

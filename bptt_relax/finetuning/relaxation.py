@@ -1,7 +1,7 @@
 """The relaxation that is trained through and tested with, from its settings."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from bptt_relax import relax
 from bptt_relax.finetuning.settings import RelaxationSettings
@@ -25,7 +25,7 @@ class RuleForm(NamedTuple):
     """
 
     rule: str
-    mix: str
+    mix: Literal["heavy_ball", "convex"]
     cap: float
     scales: tuple[str, ...]
     num_scales: int

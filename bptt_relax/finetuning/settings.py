@@ -61,8 +61,9 @@ class ForceMatchingSettings(Settings):
 class BpttSettings(Settings):
     """Training on where relaxations end."""
 
-    epochs: int = Field(default=4, ge=0)
-    """Passes over the training relaxations."""
+    epochs: int | None = Field(default=None, ge=0)
+    """Passes over the training relaxations. By default four, and on an accelerator so many that there are 160
+    updates."""
     batch_size: int = Field(default=0, ge=0)
     """Relaxations per update; 0 chooses by device and data: as many as there are cores, on an accelerator up to 32."""
     learning_rate: float = Field(default=0.0, ge=0)

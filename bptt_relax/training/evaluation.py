@@ -154,16 +154,16 @@ class FrameErrors(NamedTuple):
 
 def frame_errors(prediction: Prediction, frame: LabelledFrame) -> FrameErrors:
     """Errors of a prediction for one labelled frame; on the host."""
-    return FrameErrors(*map(float, _frame_errors(prediction, frame)))
+    return FrameErrors(*map(float, _errors(prediction, frame)))
 
 
 @jax.jit
-def _frame_errors(prediction: Prediction, frame: LabelledFrame) -> FrameErrors:
+def _errors(prediction: Prediction, frame: LabelledFrame) -> tuple[Scalar, ...]:
     of_stress = pressure = unknown = jnp.full((), jnp.nan)
     if frame.stress is not None and prediction.stress is not None:
         of_stress = losses.stress_mae(prediction.stress, frame.stress)
         pressure = -jnp.trace(prediction.stress) / 3.0
-    return FrameErrors(
+    return (
         losses.force_mae(prediction.forces, frame.forces, frame.system),
         losses.max_force(prediction.forces, frame.system),
         unknown if prediction.energy is None else prediction.energy,

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -131,7 +131,7 @@ class Gradients:
         objectives: Sequence[Objective],
         *,
         mapping: Mapping | None = None,
-        devices: Sequence[jax.Device] | None = None,
+        devices: Sequence[Any] | None = None,
         memory_budget: float | None = None,
         on_event: EventFn = lambda event: None,
     ):
@@ -196,19 +196,20 @@ class Gradients:
             a function that waits for the result, and raises MemoryError where memory does not suffice for one
             example, whatever the way.
         """
-        theta, waited = self.replicate(_packed(theta)), self._waited
+        packed, waited = self.replicate(_packed(theta)), self._waited
         members: dict[Hashable, list[Example]] = {}
         for example in examples:
             members.setdefault(trees.shape_of(example.data), []).append(example)
-        started: list[tuple[list[Example], Future[list[GradientSum]]]] = []
+        started: list[tuple[Sequence[Example], Future[list[GradientSum]]]] = []
         for shape, alike in members.items():
             plan = self._plans.setdefault(shape, MicroBatch(0, self._rounded(len(alike))))
             started += [
-                (piece, threads.submit(self._run, theta, shape, piece)) for piece in _pieces(alike, plan.size)
+                (piece, threads.submit(self._run, packed, shape, piece))
+                for piece in _pieces(alike, plan.size)
             ]
 
         def collect() -> BatchGradient:
-            found = self._collect(theta, [(piece, running.result()) for piece, running in started])
+            found = self._collect(packed, [(piece, running.result()) for piece, running in started])
             return found._replace(compiled=found.compiled or self._waited > waited)
 
         return collect
@@ -327,13 +328,17 @@ class Gradients:
             event = {"reason": reason, "tried": before, "instead": self.describe(instead)}
         self.on_event({"event": "out_of_memory"} | event)
 
-    def _collect(self, theta: Packed, found: list[tuple[list[Example], list[GradientSum]]]) -> BatchGradient:
-        total, loss, count, left_out, compiled = None, 0.0, 0, [], False
+    def _collect(
+        self, theta: Packed, found: list[tuple[Sequence[Example], list[GradientSum]]]
+    ) -> BatchGradient:
+        total: Packed | None = None
+        loss, count, left_out, compiled = 0.0, 0, [], False
         for examples, sums in found:
             reports = _reports(sums)
             for piece in sums:
                 if int(piece.count):
-                    total = piece.total if total is None else _add(total, piece.total)
+                    added = cast(Packed, piece.total)
+                    total = added if total is None else _add(total, added)
             for example, report in zip(examples, reports, strict=False):
                 shape = trees.shape_of(example.data)
                 way = self.objectives[self._plans[shape].way]

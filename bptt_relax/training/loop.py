@@ -382,6 +382,7 @@ def _update(stage: Stage, state: TrainState, gradient: Packed) -> tuple[TrainSta
 @jax.jit
 def _weighted_sum(gradients: list[Packed], weights: list[float]) -> Packed:
     def add_up(*vectors: Array) -> Array:
-        return sum(v * jnp.asarray(w, v.dtype) for v, w in zip(vectors, weights, strict=True))
+        terms = [v * jnp.asarray(w, v.dtype) for v, w in zip(vectors, weights, strict=True)]
+        return jnp.sum(jnp.stack(terms), axis=0)
 
     return jax.tree.map(add_up, *gradients)

@@ -4,13 +4,14 @@ A network has a hundred arrays and more. Sums, norms and Adam on each of them ma
 takes longer to compile than a force.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bptt_relax._types import Array, PyTree
+from bptt_relax._types import HostArray, PyTree
 
 
 class Packing(NamedTuple):
@@ -34,7 +35,7 @@ class Packed:
         packing: how the arrays lie in them.
     """
 
-    def __init__(self, vectors: dict[str, Array], packing: Packing):
+    def __init__(self, vectors: Mapping[str, HostArray], packing: Packing):
         self.vectors, self.packing = vectors, packing
 
     def unpack(self) -> PyTree:

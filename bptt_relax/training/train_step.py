@@ -165,13 +165,16 @@ def init_state(theta: Theta, optimizer: optax.GradientTransformation) -> TrainSt
 
 
 def apply_gradient(
-    state: TrainState, gradient: Theta, optimizer: optax.GradientTransformation, averaging: float = 0.0
+    state: TrainState,
+    gradient: Theta | Packed,
+    optimizer: optax.GradientTransformation,
+    averaging: float = 0.0,
 ) -> TrainState:
     """Update theta; what is not finite leaves everything as it is.
 
     Args:
         state: before.
-        gradient: like theta.
+        gradient: like theta, packed where that is.
         optimizer: an Optax transformation.
         averaging: weight of the past in the moving average of theta; 0 for no averaging.
     """

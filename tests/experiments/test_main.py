@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -91,8 +92,25 @@ def test_help_is_fast_and_imports_no_jax():
     assert "--bptt.learning-rate" in finished.stdout
 
 
-@pytest.mark.parametrize(("file", "preset"), [("config.toml", "full"), ("smoke.toml", "smoke")])
+@pytest.mark.parametrize(("file", "preset"), [("full.toml", "full"), ("smoke.toml", "smoke")])
 def test_the_files_people_edit_are_the_presets(monkeypatch, file, preset):
     path = Path(__file__).parents[2] / "experiments" / "silicon" / file
     config = parse(monkeypatch, "--config", str(path))
     assert config.resolved() | {"preset": preset} == PRESETS[preset].resolved()
+
+
+def test_the_published_configuration_is_that_of_the_published_results(monkeypatch):
+    """What has become a setting since had a value then, and the file says which."""
+    folder = Path(__file__).parents[2] / "experiments" / "silicon"
+    config = parse(monkeypatch, "--config", str(folder / "config.toml")).resolved()
+    published = json.loads((folder / "results.json").read_text())["config"]
+
+    def agree(now, then):
+        return {
+            key: agree(now[key], value) if isinstance(value, dict) else now[key] == value
+            for key, value in then.items()
+            if key not in ("preset", "memory_budget")
+        }
+
+    assert "False" not in str(agree(config, published))
+    assert config["bptt"]["batch_size"] == 1

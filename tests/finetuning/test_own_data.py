@@ -47,10 +47,10 @@ def test_structures_alone_are_enough(silicon, tmp_path):
     # Nothing is so small, and the smallest there is gets its chance.
     said = finished.stdout + finished.stderr
     assert "asked for, 10 kB may be taken" in said
-    assert "gradients of BPTT: Checkpointed('segments'), 1 at a time" in said
+    assert "gradients of BPTT: Checkpointed(what='segments'), " in said
     assert "BPTT alone" in finished.stdout + finished.stderr
     results = json.loads((out / "results.json").read_text())
-    assert results["memory"] == ["Checkpointed('segments'), 1 at a time (0 B each call)"]
+    assert all(line.startswith("Checkpointed(what='segments'), ") for line in results["memory"])
     used = results["dataset"]
     parts = [used["train"], used["validation"], used["test"]]
     assert all(parts)

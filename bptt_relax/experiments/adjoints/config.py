@@ -74,7 +74,7 @@ PRESETS = {
         starts=StartSettings(count=4, screen=(0.0,), fractions=(0.0,)),
         relaxation=RelaxationSettings(train_steps=4, test_steps=40),
         force_matching=ForceMatchingSettings(batch_size=8),
-        bptt=BpttSettings(start_from="pretrained"),
+        bptt=BpttSettings(epochs=1, start_from="pretrained"),
         seconds=2.0,
         timed=1,
         variants=("full", "guided_8", "forces"),

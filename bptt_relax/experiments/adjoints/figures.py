@@ -22,7 +22,7 @@ SOURCE = {"guided_8": 85, "full": 79, "implicit": 25}
 PARTS = {"test": "test", "unseen": "unseen kinds"}
 CAPTION = (
     "Right basin: starts with competing minima that end in that of DFT, at most 0.25 Å off. ΔQ: mean over held-out "
-    "defects, √u·Å. Gradient: one structure, ionic steps included. Cosine: with the gradient through the whole unroll, "
+    "defects, √u·Å. Gradient: of one update, ionic steps included. Cosine: with the gradient through the whole unroll, "
     "at the pretrained model."
 )
 

@@ -1,14 +1,14 @@
 """The models that can be pretrained: how each is built, and what its training minimizes. One entry per kind."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
 from ase.data import chemical_symbols
 
 from bptt_relax import losses
-from bptt_relax._types import Params
+from bptt_relax._types import Array, Params
 from bptt_relax.experiments.pretrain.config import PretrainConfig, TrainingSettings
 from bptt_relax.experiments.pretrain.frames import SinglePoint, spread
 from bptt_relax.models import adapt, nequip
@@ -66,7 +66,8 @@ def _adapt(config: PretrainConfig, train: list[SinglePoint]) -> Plan:
     noisy = adapt.noisy_forces(sizes)
 
     def forces(params, frame: LabelledFrame, graph):
-        return noisy(params, frame.positions, frame.system, graph, jax.random.wrap_key_data(frame.key))
+        key = jax.random.wrap_key_data(cast(Array, frame.key))
+        return noisy(params, frame.positions, frame.system, graph, key)
 
     def error(found, frame: LabelledFrame):
         return losses.force_distance(found, frame.forces, frame.system, frame.weights)
