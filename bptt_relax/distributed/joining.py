@@ -75,11 +75,10 @@ def joined(
             if place.index:
                 raise SystemExit(128 + interruption.signal) from None
             raise
-        except tuple(kind for kind, _ in EXIT_CODES) as error:
-            watch.give_up(error)
-            raise
         except Exception as error:
-            time.sleep(3.0)  # A collective fails a moment before the watch says why, and ends the process.
+            if not isinstance(error, tuple(kind for kind, _ in EXIT_CODES)):
+                # A collective fails a moment before the watch says why, and ends the process.
+                time.sleep(3.0)
             watch.give_up(error)
             raise
         else:
