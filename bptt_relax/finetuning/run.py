@@ -53,7 +53,10 @@ def fine_tune(
     check(corpus, settings, base)
     config = settings.resolved() | {"data_sha256": corpus.sha256, "params_sha256": base.sha256}
     with opened(folder, config, settings.resume) as session:
-        return Finished(folder, _Recipe(session, corpus, settings, base).run(experiment, also))
+        _describe_data(session, corpus, base)
+        budget = parse_bytes(settings.memory_budget) if settings.memory_budget else None
+        trainer = Trainer(session, corpus, settings, base, memory_budget=budget)
+        return Finished(folder, _Recipe(trainer, settings).run(experiment, also))
 
 
 def check(corpus: Corpus, settings: FineTuningSettings, base: BaseModel) -> None:
@@ -69,21 +72,29 @@ def check(corpus: Corpus, settings: FineTuningSettings, base: BaseModel) -> None
     trainable(base.params, freeze=chosen.freeze, train_only=chosen.train_only)
 
 
+def _describe_data(session: Session, corpus: Corpus, base: BaseModel) -> None:
+    train, validation, test, unseen = map(len, corpus.split)
+    session.reporter.note(
+        f"{base.name} on {corpus.name}: {train} relaxations to train on, {validation} to validate, "
+        f"{test} to test, {unseen} of unseen kinds; {jax.default_backend()}"
+    )
+    if moving := sum(map(changes_cell, corpus.used)):
+        session.reporter.note(f"the cell is relaxed too in {moving} of {len(corpus.used)} relaxations")
+
+
 class _Recipe:
     """The stages of one run over one corpus."""
 
-    def __init__(self, session: Session, corpus: Corpus, settings: FineTuningSettings, base: BaseModel):
-        self.session, self.corpus, self.settings, self.base = session, corpus, settings, base
-        budget = parse_bytes(settings.memory_budget) if settings.memory_budget else None
-        self._describe_data()
-        self.trainer = Trainer(session, corpus, settings, base, memory_budget=budget)
-        session.reporter.note(self.trainer.preparation.describe())
-        session.reporter.note(f"BPTT: {self.trainer.batch.sentence}")
-        self.pretrained = self.trainer.start()
+    def __init__(self, trainer: Trainer, settings: FineTuningSettings):
+        self.trainer, self.settings = trainer, settings
+        self.session, self.corpus, self.base = trainer.session, trainer.corpus, trainer.base
+        self.pretrained = trainer.start()
 
     def run(self, experiment: str, also: Callable[[Trainer], Found]) -> Found:
         """Everything, in order; returns what results.json holds."""
         session, settings, trainer = self.session, self.settings, self.trainer
+        session.reporter.note(trainer.preparation.describe())
+        session.reporter.note(f"BPTT: {trainer.batch.sentence}")
         trainer.compile_ahead()
         session.reporter.begin("step size against the stiffest training structure")
         stability = trainer.check_step_size()
@@ -134,15 +145,6 @@ class _Recipe:
         held_out = self.corpus.select(self.corpus.held_out)
         figures.draw(session.folder, written, paths, structures.displacements(held_out, runs))
         return written
-
-    def _describe_data(self) -> None:
-        note, (train, validation, test, unseen) = self.session.reporter.note, map(len, self.corpus.split)
-        note(
-            f"{self.base.name} on {self.corpus.name}: {train} relaxations to train on, {validation} to validate, "
-            f"{test} to test, {unseen} of unseen kinds; {jax.default_backend()}"
-        )
-        if moving := sum(map(changes_cell, self.corpus.used)):
-            note(f"the cell is relaxed too in {moving} of {len(self.corpus.used)} relaxations")
 
     def _train(self, trainer: Trainer, folder: Path) -> dict[str, StageResult]:
         """BPTT, after force matching where it starts from there; and force matching of equal time, the control.

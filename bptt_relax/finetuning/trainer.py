@@ -93,7 +93,7 @@ class Trainer:
         shares_with: another trainer with the same base model, whose corpus holds every structure of this one.
 
     Raises:
-        InputError: an element that the potential does not cover, or parameters to train that it does not have.
+        InputError: parameters to train that the potential does not have, once a stage is made.
     """
 
     def __init__(
@@ -108,9 +108,8 @@ class Trainer:
     ):
         self.session, self.corpus, self.settings, self.base = session, corpus, settings, base
         self.potential = base.potential
-        chosen = settings.parameters
-        self._trainable = trainable(base.params, freeze=chosen.freeze, train_only=chosen.train_only)
         self.train = corpus.select(corpus.split.train)
+        self._root = self if shares_with is None else shares_with._root
         if shares_with is not None:
             self._device = shares_with._device
             self.predict = shares_with.predict
@@ -123,7 +122,6 @@ class Trainer:
         self._preparations: dict[float, Preparation] = {}
         self._evaluators: dict[tuple[float, EvaluationForm], Evaluator] = {}
         self._objectives = Objectives(base.potential, base.params, memory_budget, session.event)
-        self.preparation  # noqa: B018 - planned for this corpus, which holds that of every variant
 
     def variant(self, settings: RecipeSettings, corpus: Corpus | None = None) -> "Trainer":
         """Another recipe, or another part of the corpus, with whatever it can share."""
@@ -131,11 +129,17 @@ class Trainer:
 
     @property
     def preparation(self) -> Preparation:
-        """Padding and neighbor lists of the corpus."""
+        """Padding and neighbor lists, for the corpus that holds that of every variant."""
         skin = self.settings.relaxation.skin
         if skin not in self._preparations:
-            self._preparations[skin] = Preparation(self.corpus.used, self.potential, skin)
+            self._preparations[skin] = Preparation(self._root.corpus.used, self.potential, skin)
         return self._preparations[skin]
+
+    @cached_property
+    def _trainable(self) -> Any:
+        """Booleans like the parameters of the potential: what may change."""
+        chosen = self.settings.parameters
+        return trainable(self.base.params, freeze=chosen.freeze, train_only=chosen.train_only)
 
     def start(self, relaxation: RelaxationSettings | None = None) -> Theta:
         """The pretrained model with the rule of these settings, those of the trainer when not given."""

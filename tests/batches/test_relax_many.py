@@ -100,8 +100,8 @@ def test_stale_neighbors_are_rebuilt_on_the_way(mixed, relax_all, relax_alone, w
     assert all(final.rebuilds > 0 for final in found)
     for structure, final in zip(mixed[3:], found, strict=True):
         last = relax_alone(structure)[-1]
-        assert final.steps == int(last.steps)
-        np.testing.assert_allclose(final.structure.positions, last.positions, rtol=0, atol=1e-10)
+        assert final.steps == int(last.state.steps)
+        np.testing.assert_allclose(final.structure.positions, last.state.positions, rtol=0, atol=1e-10)
 
 
 def test_a_layout_that_is_too_small_grows_once_for_all(mixed, relax_all, potential, way):

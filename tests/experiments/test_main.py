@@ -70,7 +70,10 @@ def test_misspelled_settings_in_a_file_are_named(monkeypatch, tmp_path):
     ("error", "code"),
     [(InputError("no"), 2), (ModelError("no"), 3), (RelaxationError("no"), 4), (MemoryError("no"), 5)],
 )
-def test_failures_are_one_sentence_and_an_exit_code(error, code, capsys):
+def test_failures_are_one_sentence_and_an_exit_code(error, code, capsys, monkeypatch):
+    # Another test may have left threads of a compiler, for which a program that failed does not wait.
+    monkeypatch.setattr("bptt_relax.outcomes.threading.enumerate", list)
+
     def main():
         raise error
 
