@@ -5,8 +5,8 @@ import pytest
 from bptt_relax.finetuning.batch_size import choose_batch
 from bptt_relax.finetuning.settings import BpttSettings
 
-CPU = {"backend": "cpu", "cores": 2, "devices": 1}
-CARD = {"backend": "gpu", "cores": 16, "devices": 1}
+CPU = {"backend": "cpu", "cores": 2, "devices": 1, "processes": 1}
+CARD = {"backend": "gpu", "cores": 16, "devices": 1, "processes": 1}
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,8 @@ CARD = {"backend": "gpu", "cores": 16, "devices": 1}
         (CARD, 1000, 32, 5, 1e-3),
         (CARD | {"devices": 4}, 1000, 128, 20, 1e-3),
         (CPU | {"devices": 4}, 28, 28, 160, 1e-3),
+        (CPU | {"processes": 3}, 28, 6, 4, 5e-4 * 6**0.5),
+        (CARD | {"processes": 2}, 1000, 64, 10, 1e-3),
     ],
 )
 def test_batches_suit_device_and_data(device, relaxations, size, epochs, rate):
