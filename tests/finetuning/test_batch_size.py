@@ -20,7 +20,7 @@ CARD = {"backend": "gpu", "cores": 16, "devices": 1, "processes": 1}
         (CARD, 1000, 32, 5, 1e-3),
         (CARD | {"devices": 4}, 1000, 128, 20, 1e-3),
         (CPU | {"devices": 4}, 28, 28, 160, 1e-3),
-        (CPU | {"processes": 3}, 28, 6, 4, 5e-4 * 6**0.5),
+        (CPU | {"processes": 3}, 28, 6, 4, 1e-3),
         (CARD | {"processes": 2}, 1000, 64, 10, 1e-3),
     ],
 )
