@@ -69,6 +69,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory():
+    """Compiled programs of modules that are done are dropped once they fill memory: gigabytes over the whole suite."""
+    yield
+    memory = Path("/proc/self/statm")
+    if memory.exists() and int(memory.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 2.5e9:
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def make_structure() -> Callable[..., Structure]:
     """ASE atoms to the host's form of a structure, whatever their cell and pbc."""
