@@ -30,3 +30,20 @@ def test_seeds_widen_the_interval():
     assert statistics.reduction_interval(before, steady) == pytest.approx((0.5, 0.5))
     low, high = statistics.reduction_interval(before, shaky)
     assert low < 0.5 < high
+
+
+NORMAL_DRAWS = np.random.default_rng(1).normal(size=400)
+NORMAL_DRAWS = (NORMAL_DRAWS - NORMAL_DRAWS.mean()) / NORMAL_DRAWS.std()
+
+
+def test_quantiles_of_the_bootstrap_are_those_of_95_percent():
+    """A mean over 400 structures is normal: 1.96 standard errors to either side; 90% would be 1.645."""
+    spread = 0.1 * 1.96 / 20
+    after = {str(k): [0.5 + 0.1 * draw] for k, draw in enumerate(NORMAL_DRAWS)}
+    before = {name: [1.0] for name in after}
+    found = statistics.reduction_interval(before, after)
+    np.testing.assert_allclose(found, (0.5 - spread, 0.5 + spread), rtol=0, atol=0.05 * spread)
+    found = statistics.mean_interval(after)
+    np.testing.assert_allclose(found, (0.5 - spread, 0.5 + spread), rtol=0, atol=0.05 * spread)
+    found = statistics.average_reduction_interval([before, before], [after, after])
+    np.testing.assert_allclose(found, (0.5 - spread, 0.5 + spread), rtol=0, atol=0.05 * spread)

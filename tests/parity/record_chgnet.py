@@ -1,6 +1,6 @@
 """Write chgnet_reference.json: what the chgnet package says; run it where chgnet is installed.
 
-    python tests/parity/record_chgnet.py
+python tests/parity/record_chgnet.py
 """
 
 import json
