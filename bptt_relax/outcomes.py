@@ -99,6 +99,16 @@ def printable(text: str) -> str:
     )
 
 
+def say(text: str, *, error: bool = False) -> None:
+    """Print a line as `printable`.
+
+    Args:
+        text: perhaps with names of files in it.
+        error: to standard error.
+    """
+    print(printable(text), file=sys.stderr if error else sys.stdout, flush=True)
+
+
 def run_program(main: Callable[[], int]) -> None:
     """Run a program's main and exit; expected failures become one sentence and their exit code.
 
@@ -112,10 +122,10 @@ def run_program(main: Callable[[], int]) -> None:
     try:
         code = main()
     except Interrupted as interruption:
-        print(interruption, file=sys.stderr)
+        say(str(interruption), error=True)
         code = 128 + interruption.signal
     except tuple(kind for kind, _ in EXIT_CODES) as error:
-        print(printable(f"error: {error}"), file=sys.stderr)
+        say(f"error: {error}", error=True)
         code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
     if code and any(thread.name.startswith(("compile", "watch")) for thread in threading.enumerate()):
         # Everything is saved. A compilation under way, which can't be called off, would be waited for, and so would

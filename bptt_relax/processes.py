@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,18 +97,29 @@ def write_json(path: Path, value: Any) -> None:
     temporary.replace(path)
 
 
-def read_json(path: Path) -> Any:
+def read_json(
+    path: Path,
+    convert: Callable[[Any], Any] = lambda value: value,
+    *,
+    fix: str = "remove it to have it made again, or start another run",
+) -> Any:
     """Read what `write_json` wrote.
+
+    Args:
+        path: of the file.
+        convert: makes of it what it stands for; what that can't be made of is damaged.
+        fix: what to do about a damaged file.
 
     Raises:
         InputError: the file can't be read or is damaged.
     """
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} is damaged ({error}); remove it to have it made again, or start another run"
-        ) from error
+        return convert(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        what = (
+            str(error) if isinstance(error, OSError | ValueError) else f"not what it should hold: {error!r}"
+        )
+        raise InputError(f"{path} is damaged ({what}); {fix}") from error
 
 
 def difference(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pydantic
 import tyro
 
-from bptt_relax.outcomes import InputError
+from bptt_relax.outcomes import InputError, say
 from bptt_relax.runs.settings import RunSettings
 
 Config = TypeVar("Config", bound=RunSettings)
@@ -40,7 +40,7 @@ def program(
         with distributed.joined(**config.distributed.model_dump()):
             finished = experiment_module.run(config)
             experiment_module.show(finished.results)
-            print(f"results, figures and models: {finished.folder}")
+            say(f"results, figures and models: {finished.folder}")
         return 0
 
     return main

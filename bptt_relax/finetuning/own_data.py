@@ -1,6 +1,5 @@
 """Fine-tuning on the user's own relaxations: read, checked, split by relaxation."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from bptt_relax.io.options import on_command_line, spell, use
 from bptt_relax.io.problems import summarize
 from bptt_relax.io.relaxations import Relaxation
 from bptt_relax.models import BaseModel
-from bptt_relax.outcomes import InputError
+from bptt_relax.outcomes import InputError, printable, say
 from bptt_relax.runs import folder as folders
 from bptt_relax.runs.session import Finished
 from bptt_relax.units import EV_PER_A3_IN_GPA
@@ -32,7 +31,7 @@ def run(
     Raises:
         InputError, ModelError, Interrupted: see `run.fine_tune`.
     """
-    called = data.name if isinstance(data, Path) else "relaxations"
+    called = printable(data.name) if isinstance(data, Path) else "relaxations"
     # Before reading, which may take long: a folder that can't be used is known at once.
     folder = folders.choose(settings.out, settings.resume, run_name(data))
     relaxations, problems = read(data, settings.reading) if isinstance(data, Path) else (list(data), [])
@@ -81,9 +80,9 @@ def read(path: Path, options: io.ReadOptions) -> tuple[list[Relaxation], list[io
         way_out = spell(f"leave them out with {use('skip_bad')}", SPELLING)
         raise InputError(f"{io.describe(found.rejected, f'cannot use {path}', SPELLING)}\n{way_out}")
     for line in summarize(found.notes, SPELLING):
-        print(f"note: {line}", file=sys.stderr)
+        say(f"note: {line}", error=True)
     for line in summarize(found.rejected, SPELLING):
-        print(f"left out: {line}", file=sys.stderr)
+        say(f"left out: {line}", error=True)
     return found.relaxations, found.rejected
 
 

@@ -11,6 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bptt_relax.outcomes import printable
 from bptt_relax.report import forgetting
 from bptt_relax.report.names import STAGES, readable, stage_label, to_ascii
 from bptt_relax.units import EV_PER_A3_IN_GPA
@@ -262,7 +263,9 @@ class _Tables:
     grids: tuple[Grid, ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        write = to_ascii if options.ascii_only else str
+        def write(text: str) -> str:
+            return printable(to_ascii(text) if options.ascii_only else text)
+
         for grid in self.grids:
             # Text, never str: a name such as [bold] is a name, not markup.
             table = Table(
@@ -297,7 +300,8 @@ def markdown(grid: Grid) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that comes from outside, so that Markdown takes it for text."""
+    """Text that comes from outside, so that Markdown takes it for text and a terminal that shows it does too."""
+    text = printable(text)
     for character in "\\|*_`[]<>":
         text = text.replace(character, "\\" + character)
     return text
