@@ -112,6 +112,14 @@ class Selftest:
 
 
 @dataclass(frozen=True)
+class Replay:
+    """Repeat an update of training that could not be used, and say what happens to each of its examples."""
+
+    bundle: tyro.conf.Positional[Path]
+    """File that the run left in its folder bad_updates."""
+
+
+@dataclass(frozen=True)
 class Publish:
     """Make a finished run the published one: copy its results and figures to experiments/NAME."""
 
@@ -127,6 +135,7 @@ Command = (
     | Annotated[Models, tyro.conf.subcommand("models")]
     | Annotated[Relax, tyro.conf.subcommand("relax")]
     | Annotated[Selftest, tyro.conf.subcommand("selftest")]
+    | Annotated[Replay, tyro.conf.subcommand("replay")]
     | Annotated[Publish, tyro.conf.subcommand("publish")]
 )
 
@@ -156,6 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
         Models: _models,
         Relax: _relax,
         Selftest: _selftest,
+        Replay: _replay,
         Publish: _publish,
     }
     return handlers[type(command)](command)
@@ -188,6 +198,7 @@ def _check(command: Check) -> int:
         from bptt_relax import analysis
         from bptt_relax.models import pretrained
 
+        _say_device()
         agreement = analysis.compare_labels(*pretrained.load(command.model), found.relaxations)
         for sentence in agreement.sentences:
             say(sentence)
@@ -197,6 +208,13 @@ def _check(command: Check) -> int:
     return 2 if found.rejected and not (command.reading.skip_bad and found.relaxations) else 0
 
 
+def _say_device() -> None:
+    """Where the numbers that follow come from; not among them."""
+    from bptt_relax.report.environment import device_line
+
+    say(device_line(), error=True)
+
+
 def _finetune(command: Finetune) -> int:
     from bptt_relax import compilation, distributed
     from bptt_relax.finetuning.own_data import run
@@ -204,6 +222,7 @@ def _finetune(command: Finetune) -> int:
 
     compilation.keep_compiled_programs()
     with distributed.joined(**command.distributed.model_dump()):
+        _say_device()
         finished = run(command.path, command)
         print_results(finished.results)
         say(f"results, figures, relaxed structures and tuned models: {finished.folder}")
@@ -227,6 +246,7 @@ def _models(command: Models) -> int:
         case ExportModel(weights, to, python):
             from bptt_relax.models.exporting import export
 
+            _say_device()
             found = export(to, weights, python=python)
             agrees = (
                 "not compared: this Python lacks the original package"
@@ -248,6 +268,7 @@ def _relax(command: Relax) -> int:
     from bptt_relax.relaxing.run import run, summary
 
     compilation.keep_compiled_programs()
+    _say_device()
     say(f"{summary(run(command.paths, command))}; written to {command.out}")
     return 0
 
@@ -256,6 +277,7 @@ def _selftest(command: Selftest) -> int:
     from bptt_relax import analysis, io, relax, systems
     from bptt_relax.models import pretrained
 
+    _say_device()
     potential, params = pretrained.load(command.model)
     if command.data is None:
         structure = _silicon_vacancy()
@@ -268,6 +290,17 @@ def _selftest(command: Selftest) -> int:
     )
     say(analysis.format_certificate(certificate))
     return 0 if certificate.passed else 1
+
+
+def _replay(command: Replay) -> int:
+    from bptt_relax.finetuning import bad_update
+
+    _say_device()
+    update, examples = bad_update.repeat(command.bundle)
+    say(update)
+    for example in examples:
+        say(example.sentence)
+    return 0
 
 
 def _publish(command: Publish) -> int:

@@ -38,6 +38,8 @@ def program(
         importlib.import_module("bptt_relax.compilation").keep_compiled_programs()
         distributed = importlib.import_module("bptt_relax.distributed")
         with distributed.joined(**config.distributed.model_dump()):
+            environment = importlib.import_module("bptt_relax.report.environment")
+            say(environment.device_line(), error=True)
             finished = experiment_module.run(config)
             experiment_module.show(finished.results)
             say(f"results, figures and models: {finished.folder}")

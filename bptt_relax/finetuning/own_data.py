@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bptt_relax import io
+from bptt_relax.analysis import require_consistent
 from bptt_relax.finetuning import corpus
 from bptt_relax.finetuning.run import fine_tune
 from bptt_relax.finetuning.settings import OwnDataSettings
@@ -36,6 +37,8 @@ def run(
     folder = folders.choose(settings.out, settings.resume, run_name(data))
     relaxations, problems = read(data, settings.reading) if isinstance(data, Path) else (list(data), [])
     check_pressures(relaxations)
+    if base is not None and base.is_own:
+        require_consistent(base.potential, base.params, [r.initial for r in relaxations])
     parts = io.split(
         relaxations,
         validation=settings.split.validation,

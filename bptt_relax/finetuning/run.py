@@ -205,7 +205,8 @@ class _Recipe:
                 params = self.base.load(weights)
                 path = folder / f"{weights.stem}.forgetting.json"
                 changed = session.timed(
-                    "forgetting", lambda p=path, w=params: session.once(p, lambda: check(w))
+                    "forgetting",
+                    lambda p=path, w=params: session.once(p, lambda: check(w), processes.mapping),
                 )
                 stages.setdefault(weights.stem, []).append(changed)
         described = {stage: over_seeds(each) for stage, each in stages.items()}

@@ -104,7 +104,7 @@ class Reporter:
         self._advance(n, shown)
 
     def event(self, event: dict[str, Any]) -> None:
-        """Take an event of the training loop: ``step``, ``epoch``, ``skip``, ``out_of_memory`` or ``stopped``."""
+        """Take an event of the training loop; those of a kind that is not known are ignored."""
         kind = event.get("event")
         if kind == "step":
             # A stage that is resumed begins in the middle: its first event says how many steps were done before.
@@ -124,6 +124,14 @@ class Reporter:
             self.warn(
                 f"memory: {event.get('reason', 'not enough')}; instead of {event.get('tried', 'this gradient')} "
                 f"from here on {event.get('instead', 'a leaner one')}"
+            )
+        elif kind == "damaged":
+            self.warn(event["reason"])
+        elif kind == "returned":
+            self.warn(f"{event.get('stage', 'training')}: {event['reason']}")
+        elif kind == "not_saved":
+            self.warn(
+                f"NOT SAVED: {event['reason']}. Training goes on; make room, or all since the last one is lost"
             )
         elif kind == "stopped":
             self.warn(

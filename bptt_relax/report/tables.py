@@ -35,6 +35,7 @@ COLUMNS = (
     Column("geometric\nmean", lambda b: _dig(b, "delta_q", "geometric_mean"), lambda x: f"{x:.3f}"),
     Column("same\nbasin", lambda b: _dig(b, "basin_fraction"), lambda x: f"{x:.0%}", lower_is_better=False),
     Column("converged", lambda b: _dig(b, "converged_fraction"), lambda x: f"{x:.0%}", lower_is_better=False),
+    Column("ΔQ of\nthese", lambda b: _dig(b, "converged_only", "delta_q"), lambda x: f"{x:.3f}"),
     Column("volume\nerror", lambda b: _dig(b, "cell", "volume_error", "mean"), lambda x: f"{x:.2%}"),
     Column("strain", lambda b: _dig(b, "cell", "strain", "mean"), lambda x: f"{x:.2%}"),
     Column("force\nMAE", lambda b: _dig(b, "force_mae"), lambda x: f"{1000 * x:.0f}"),
@@ -45,6 +46,11 @@ OF_CELLS = ("volume\nerror", "strain", "stress\nMAE")
 """Columns that are left out where no cell was relaxed."""
 NOT_OF_CELLS = ("geometric\nmean", "max force\nat DFT")
 """Columns that make room for them."""
+NOT_ALWAYS = ("ΔQ of\nthese",)
+"""Columns that are left out where no stage has them, as in results of before they were written."""
+
+MOST_NAMED = 5
+"""Structures that did not converge which a table names of each stage."""
 
 CAPTION = (
     "ΔQ: mass-weighted distance to the DFT structure, √u·Å. Same basin: no atom ends further than 0.25 Å from its "
@@ -194,7 +200,14 @@ def stage_grid(title: str, block: Block, caption: str | None = None) -> Grid:
     stages = [stage for stage in STAGES if block.get(stage)]
     of_cells = any(block[stage].get("cell") for stage in stages)
     left_out = NOT_OF_CELLS if of_cells else OF_CELLS
-    columns = [column for column in COLUMNS if column.heading not in left_out]
+    columns = [
+        column
+        for column in COLUMNS
+        if column.heading not in left_out
+        and (
+            column.heading not in NOT_ALWAYS or any(column.get(block[stage]) is not None for stage in stages)
+        )
+    ]
     values = {stage: [_number(column.get(block[stage])) for column in columns] for stage in stages}
     best = [
         _best((values[stage][i] for stage in stages), column.lower_is_better)
@@ -207,8 +220,19 @@ def stage_grid(title: str, block: Block, caption: str | None = None) -> Grid:
             cells.append(("–", False) if value is None else (column.form(value), value == top))
         rows.append(tuple(cells))
     told = f"{caption} {CAPTION_OF_CELLS}" if caption and of_cells else caption
-    notes = tuple(text for text in (summary(block), told) if text)
+    notes = tuple(text for text in (summary(block), _failed(block, stages), told) if text)
     return Grid(title, ("", *(column.heading for column in columns)), tuple(rows), notes)
+
+
+def _failed(block: Block, stages: Iterable[str]) -> str | None:
+    """The structures that did not converge."""
+    told = []
+    for stage in stages:
+        names = [readable(name) for name in block[stage].get("not_converged") or {}]
+        if names:
+            others = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+            told.append(f"{stage_label(stage)}: {', '.join(names[:MOST_NAMED])}{others}")
+    return f"Not converged with {'; '.join(told)}." if told else None
 
 
 def _structure_grid(title: str, test: Block, unseen: Block) -> Grid:

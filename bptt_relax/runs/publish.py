@@ -25,7 +25,7 @@ def publish(run: Path, experiments: Path) -> Path:
     """
     results = run / "results.json"
     if not results.is_file():
-        raise InputError(f"{run} is not a finished run: no results.json; finish it with --resume")
+        raise InputError(f"{run} is not a finished run: no results.json; finish it first")
     found = processes.read_json(
         results, lambda found: {key: found.get(key) for key in ("experiment", "variant")}
     )

@@ -42,7 +42,7 @@ def test_unfinished_broken_or_homeless_runs_are_refused(run, tmp_path):
     with pytest.raises(InputError, match="not the results"):
         publish(run, tmp_path)
     (run / "results.json").unlink()
-    with pytest.raises(InputError, match="--resume"):
+    with pytest.raises(InputError, match="finish it first"):
         publish(run, tmp_path)
 
 
