@@ -35,18 +35,18 @@ class Kind(NamedTuple):
     Attributes:
         name: of the term.
         data: of its examples.
-        describe: its objective in some settings.
+        describe: its objective in some settings, at a pressure.
     """
 
     name: str
     data: type
-    describe: Callable[[RecipeSettings], objectives.Description]
+    describe: Callable[[RecipeSettings, float], objectives.Description]
 
 
 KINDS = (
     Kind("relaxed end", Pair, objectives.relaxed_ends),
-    Kind("forces", LabelledFrame, objectives.forces),
-    Kind("replay", ReplayFrame, objectives.replay),
+    Kind("forces", LabelledFrame, lambda settings, _: objectives.forces(settings)),
+    Kind("replay", ReplayFrame, lambda settings, _: objectives.replay(settings)),
 )
 
 
@@ -77,7 +77,9 @@ class Repeated(NamedTuple):
         return f"{self.term} of {self.name}: {now} ({then}{f': {self.before}' if self.before else ''})"
 
 
-def write(path: Path, update: BadUpdate, settings: RecipeSettings, base: BaseModel) -> None:
+def write(
+    path: Path, update: BadUpdate, settings: RecipeSettings, base: BaseModel, pressure: float = 0.0
+) -> None:
     """Keep an update: the examples with their structures, the model, and how its gradient is taken.
 
     Args:
@@ -85,6 +87,7 @@ def write(path: Path, update: BadUpdate, settings: RecipeSettings, base: BaseMod
         update: what could not be used.
         settings: of the stage.
         base: what training started from.
+        pressure: at which cells are relaxed, eV/angstrom^3.
     """
     arrays, terms = _arrays("theta", own_format.by_path(update.theta)), []
     for index, (examples, weight) in enumerate(zip(update.batch, update.weights, strict=True)):
@@ -105,6 +108,7 @@ def write(path: Path, update: BadUpdate, settings: RecipeSettings, base: BaseMod
         "terms": terms,
         "settings": settings.model_dump(mode="json", include=set(RecipeSettings.model_fields)),
         "params_sha256": base.sha256,
+        "pressure": pressure,
         "double": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
     }
     weights_file.write_whole(path, serialize(arrays, {"format": FORMAT, "update": json.dumps(about)}))
@@ -172,7 +176,7 @@ def _repeat(
             )
         for number, name in enumerate(term["names"]):
             data = _nested(kind.data, arrays, f"{index}/{number}", path)
-            taken = gradients(kind.describe(settings))(theta, [Example(name, data)])
+            taken = gradients(kind.describe(settings, about["pressure"]))(theta, [Example(name, data)])
             out = taken.left_out[0] if taken.left_out else None
             found.append(
                 Repeated(

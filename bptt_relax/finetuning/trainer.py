@@ -144,15 +144,22 @@ class Trainer:
         """The pretrained model with the rule of these settings, those of the trainer when not given."""
         return Theta(self.base.params, make_rule(relaxation or self.settings.relaxation).hyper)
 
-    def evaluator(self, relaxation: RelaxationSettings | None = None, pressure: float = 0.0) -> Evaluator:
+    @property
+    def pressure(self) -> float:
+        """At which cells are relaxed in training and in testing, eV/angstrom^3: that of the data."""
+        return next((r.pressure for r in self.corpus.used if self.preparation.moves_cell(r)), 0.0)
+
+    def evaluator(
+        self, relaxation: RelaxationSettings | None = None, pressure: float | None = None
+    ) -> Evaluator:
         """Measures models that have the rule of these settings by relaxing as they say.
 
         Args:
             relaxation: those of the trainer when not given.
-            pressure: external, where cells are relaxed, eV/angstrom^3.
+            pressure: external, where cells are relaxed, eV/angstrom^3; that of the data when not given.
         """
         relaxation = relaxation or self.settings.relaxation
-        form = evaluation_form(relaxation)._replace(pressure=pressure)
+        form = evaluation_form(relaxation)._replace(pressure=self.pressure if pressure is None else pressure)
         key = relaxation.skin, form
         if key not in self._evaluators:
             compilation.make_room()
@@ -428,7 +435,7 @@ class Trainer:
         path = self.session.folder / "bad_updates" / f"{name}.safetensors"
         try:
             if not path.exists():
-                bad_update.write(path, update, recipe, self.base)
+                bad_update.write(path, update, recipe, self.base, self.pressure)
         except OSError as error:
             if why_unwritable(error) is None:
                 raise
@@ -442,7 +449,7 @@ class Trainer:
         return self._objectives(description)
 
     def _ends(self) -> Term:
-        return Term(self._gradients(objectives.relaxed_ends(self.settings)))
+        return Term(self._gradients(objectives.relaxed_ends(self.settings, self.pressure)))
 
     def _factored(self, theta: Theta, rank: int | None = None) -> Theta:
         """Theta with fresh factors: each stage adds an update of this rank to where it starts."""

@@ -35,7 +35,6 @@ COLUMNS = (
     Column("geometric\nmean", lambda b: _dig(b, "delta_q", "geometric_mean"), lambda x: f"{x:.3f}"),
     Column("same\nbasin", lambda b: _dig(b, "basin_fraction"), lambda x: f"{x:.0%}", lower_is_better=False),
     Column("converged", lambda b: _dig(b, "converged_fraction"), lambda x: f"{x:.0%}", lower_is_better=False),
-    Column("ΔQ of\nthese", lambda b: _dig(b, "converged_only", "delta_q"), lambda x: f"{x:.3f}"),
     Column("volume\nerror", lambda b: _dig(b, "cell", "volume_error", "mean"), lambda x: f"{x:.2%}"),
     Column("strain", lambda b: _dig(b, "cell", "strain", "mean"), lambda x: f"{x:.2%}"),
     Column("force\nMAE", lambda b: _dig(b, "force_mae"), lambda x: f"{1000 * x:.0f}"),
@@ -46,9 +45,6 @@ OF_CELLS = ("volume\nerror", "strain", "stress\nMAE")
 """Columns that are left out where no cell was relaxed."""
 NOT_OF_CELLS = ("geometric\nmean", "max force\nat DFT")
 """Columns that make room for them."""
-NOT_ALWAYS = ("ΔQ of\nthese",)
-"""Columns that are left out where no stage has them, as in results of before they were written."""
-
 MOST_NAMED = 5
 """Structures that did not converge which a table names of each stage."""
 
@@ -200,14 +196,7 @@ def stage_grid(title: str, block: Block, caption: str | None = None) -> Grid:
     stages = [stage for stage in STAGES if block.get(stage)]
     of_cells = any(block[stage].get("cell") for stage in stages)
     left_out = NOT_OF_CELLS if of_cells else OF_CELLS
-    columns = [
-        column
-        for column in COLUMNS
-        if column.heading not in left_out
-        and (
-            column.heading not in NOT_ALWAYS or any(column.get(block[stage]) is not None for stage in stages)
-        )
-    ]
+    columns = [column for column in COLUMNS if column.heading not in left_out]
     values = {stage: [_number(column.get(block[stage])) for column in columns] for stage in stages}
     best = [
         _best((values[stage][i] for stage in stages), column.lower_is_better)
@@ -225,13 +214,16 @@ def stage_grid(title: str, block: Block, caption: str | None = None) -> Grid:
 
 
 def _failed(block: Block, stages: Iterable[str]) -> str | None:
-    """The structures that did not converge."""
+    """What did not converge, and the mean of what did; None where everything did."""
     told = []
     for stage in stages:
         names = [readable(name) for name in block[stage].get("not_converged") or {}]
-        if names:
-            others = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-            told.append(f"{stage_label(stage)}: {', '.join(names[:MOST_NAMED])}{others}")
+        if not names:
+            continue
+        others = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        mean = _dig(block, stage, "converged_only", "delta_q")
+        alone = "" if mean is None else f" (mean ΔQ of what converged: {mean:.3f})"
+        told.append(f"{stage_label(stage)}: {', '.join(names[:MOST_NAMED])}{others}{alone}")
     return f"Not converged with {'; '.join(told)}." if told else None
 
 

@@ -1,9 +1,11 @@
 """Every option that a message of the package names exists in every command that can print it."""
 
-import argparse
 import ast
+import contextlib
 import importlib
+import io
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -67,22 +69,21 @@ OF_OTHER_PROGRAMS = {
 }
 
 
+@cache
 def options_of(command: str) -> set[str]:
+    """As ``--help`` lists them."""
     if command.startswith("experiments/"):
         module = importlib.import_module(f"bptt_relax.{command.replace('/', '.')}.config")
-        preset = next(iter(module.PRESETS.values()))
-        parser = tyro.extras.get_parser(type(preset), default=preset)
+        default = next(iter(module.PRESETS.values()))
+        kind, options = type(default), {"default": default}
     else:
-        parser = tyro.extras.get_parser(COMMANDS[command])
-    return set(strings(parser))
-
-
-def strings(parser: argparse.ArgumentParser):
-    for action in parser._actions:
-        yield from (option.lstrip("-").replace("_", "-") for option in action.option_strings)
-        if isinstance(action, argparse._SubParsersAction):
-            for inner in action.choices.values():
-                yield from strings(inner)
+        kind, options = COMMANDS[command], {}
+    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
+        tyro.cli(kind, args=["--help"], **options)
+    # Lines that begin with an option; a second spelling follows after a comma.
+    listed = re.findall(r"^\W*?(--[a-z][^\s,]*(?:, --[a-z][^\s,]*)*)", text.getvalue(), re.MULTILINE)
+    listed += re.findall(r"^\W*?-\w, (--[a-z][^\s,]*)", text.getvalue(), re.MULTILINE)
+    return {name for line in listed for name in re.findall(r"--([a-z][\w.-]*)", line)}
 
 
 def hints(path: Path) -> set[str]:
