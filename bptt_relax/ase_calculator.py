@@ -20,8 +20,9 @@ from bptt_relax.outcomes import InputError, ModelError
 from bptt_relax.potentials import Potential, Prediction
 from bptt_relax.systems import Layout, System
 
-ROOM = 1.5
-"""How much larger lists are made than a structure needs them: others share its program."""
+ROOM = 2.0
+"""How much larger lists are made than a structure needs them, from the second program on: others share it. The first
+may be all there is, of a long trajectory of one structure, and has no padding to pay for."""
 
 SMALL = 3000.0
 """Entries of all lists that are made at least; CHGNet needs as many for a cell of 32 atoms. Less saves no time."""
@@ -172,7 +173,7 @@ class _Program:
 
     def layout(self, needed: Layout) -> Layout:
         """One that is in use and not much too large, or a new one with room."""
-        most = max(MOST_PADDING * _entries(needed), _entries(_with_room(needed)))
+        most = max(MOST_PADDING * _entries(needed), 2 * SMALL)
         fitting = [
             known
             for known in self._layouts
@@ -180,7 +181,7 @@ class _Program:
             and all(have >= need for have, need in zip(known.capacity, needed.capacity, strict=True))
             and _entries(known) <= most
         ]
-        return min(fitting, key=_entries, default=_with_room(needed))
+        return min(fitting, key=_entries, default=_with_room(needed, ROOM if self._layouts else 1.0))
 
 
 @lru_cache(maxsize=8)
@@ -189,10 +190,10 @@ def _program(potential: Potential) -> _Program:
     return _Program(potential)
 
 
-def _with_room(needed: Layout) -> Layout:
-    factor = max(ROOM, SMALL / _entries(needed))
+def _with_room(needed: Layout, room: float) -> Layout:
+    factor = max(room, SMALL / _entries(needed))
     # Some potentials look at all pairs of atoms, which lists don't count.
-    num_atoms = min(ceil(factor * needed.num_atoms), max(64, ceil(ROOM * needed.num_atoms)))
+    num_atoms = min(ceil(factor * needed.num_atoms), max(64, ceil(room * needed.num_atoms)))
     return Layout(num_atoms, Capacity(*(ceil(factor * length) for length in needed.capacity)))
 
 
