@@ -1,5 +1,7 @@
 """Any potential as an ASE calculator: for ASE's optimizers, molecular dynamics, phonons and whatever else asks ASE."""
 
+from functools import lru_cache
+from math import ceil
 from typing import cast
 
 import jax
@@ -13,9 +15,20 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from bptt_relax import neighbors, systems
 from bptt_relax._types import Params, Positions
 from bptt_relax.io import to_structure
+from bptt_relax.neighbors import Capacity
 from bptt_relax.outcomes import InputError, ModelError
 from bptt_relax.potentials import Potential, Prediction
-from bptt_relax.systems import System
+from bptt_relax.systems import Layout, System
+
+ROOM = 2.0
+"""How much larger lists are made than a structure needs them, from the second program on: others share it. The first
+may be all there is, of a long trajectory of one structure, and has no padding to pay for."""
+
+SMALL = 3000.0
+"""Entries of all lists that are made at least; CHGNet needs as many for a cell of 32 atoms. Less saves no time."""
+
+MOST_PADDING = 4.0
+"""A structure shares a program whose lists are longer than its own by this factor at most."""
 
 
 class ASECalculator(Calculator):
@@ -25,8 +38,9 @@ class ASECalculator(Calculator):
     PropertyNotImplementedError. ASE's optimizers write an energy into their log, so they refuse such a potential;
     molecular dynamics needs forces alone, and `batches.RelaxMany` relaxes with them.
 
-    Neighbors are rebuilt only when an atom has moved further than half the skin or the cell has changed too much;
-    between rebuilds one compiled program serves every step, in JAX's default precision. Energies that an optimizer
+    Neighbors are rebuilt only when an atom has moved further than half the skin or the cell has changed too much.
+    Lists are padded, so that one compiled program serves every step of many structures, of all calculators with this
+    potential, in JAX's default precision. Energies that an optimizer
     or a long trajectory compares to less than 1e-5 of their size want ``jax_enable_x64``.
 
     Attributes:
@@ -59,13 +73,7 @@ class ASECalculator(Calculator):
         ]
         self._system: System | None = None
         self._cell = np.zeros((3, 3))
-
-        @jax.jit
-        def predict(params: Params, positions: Positions, system: System) -> tuple[Prediction, jax.Array]:
-            graph = neighbors.refresh(system.candidates, positions, system.cell)
-            return potential.apply(params, positions, system, graph), graph.overflow
-
-        self._predict = predict
+        self._program = _program(potential)
 
     def calculate(
         self, atoms: Atoms | None = None, properties=("energy",), system_changes=tuple(all_changes)
@@ -84,7 +92,7 @@ class ASECalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         atoms = cast(Atoms, self.atoms)
         prediction = self._answer(atoms)
-        forces = np.asarray(prediction.forces, np.float64)
+        forces = np.asarray(prediction.forces, np.float64)[: len(atoms)]
         energy = None if prediction.energy is None else float(prediction.energy)
         if not (np.all(np.isfinite(forces)) and (energy is None or np.isfinite(energy))):
             raise ModelError(
@@ -99,13 +107,13 @@ class ASECalculator(Calculator):
 
     def _answer(self, atoms: Atoms) -> Prediction:
         system = self._present_system(atoms)
-        positions = np.asarray(atoms.positions)
-        prediction, overflow = self._predict(self.params, positions.astype(system.masses.dtype), system)
+        positions = np.pad(atoms.positions, ((0, len(system.mask) - len(atoms)), (0, 0)))
+        prediction, overflow = self._program(self.params, positions, system)
         if not overflow:
             return prediction
         self._system = systems.rebuild_neighbors(positions, system)
         self.rebuilds += 1
-        prediction, overflow = self._predict(self.params, positions.astype(system.masses.dtype), self._system)
+        prediction, overflow = self._program(self.params, positions, self._system)
         if overflow:
             raise ModelError(f"the neighbors of {atoms.symbols} are not complete right after they were built")
         return prediction
@@ -132,14 +140,64 @@ class ASECalculator(Calculator):
         bare = atoms.copy()
         # ASE applies constraints to the forces itself, whatever kind they are.
         bare.set_constraint()
-        _, system = systems.prepare(
-            to_structure(bare, str(atoms.symbols)), self.potential.graph, skin=self.skin
-        )
+        structure, spec = to_structure(bare, str(atoms.symbols)), self.potential.graph
+        layout = self._program.layout(systems.plan_layout([structure], spec, skin=self.skin))
+        _, system = systems.prepare(structure, spec, layout, skin=self.skin)
         self.rebuilds = 1
         return system
 
 
 def _same_kind(system: System, atoms: Atoms) -> bool:
     """Whether a system has the composition and the periodicity of these atoms."""
-    same_species = np.array_equal(np.asarray(system.species), atoms.numbers)
+    same_species = np.array_equal(np.asarray(system.species)[np.asarray(system.mask)], atoms.numbers)
     return same_species and np.array_equal(np.asarray(system.pbc), atoms.pbc)
+
+
+class _Program:
+    """What a potential says, compiled for few layouts, each with room for more than one structure."""
+
+    def __init__(self, potential: Potential) -> None:
+        @jax.jit
+        def predict(params: Params, positions: Positions, system: System) -> tuple[Prediction, jax.Array]:
+            graph = neighbors.refresh(system.candidates, positions, system.cell)
+            return potential.apply(params, positions, system, graph), graph.overflow
+
+        self._predict = predict
+        self._layouts: set[Layout] = set()
+
+    def __call__(self, params: Params, positions: np.ndarray, system: System) -> tuple[Prediction, jax.Array]:
+        assert system.candidates is not None
+        # Lists that were too short have grown since their layout was chosen.
+        self._layouts.add(Layout(len(system.mask), neighbors.capacity_of(system.candidates)))
+        return self._predict(params, positions.astype(system.masses.dtype), system)
+
+    def layout(self, needed: Layout) -> Layout:
+        """One that is in use and not much too large, or a new one with room."""
+        most = max(MOST_PADDING * _entries(needed), 2 * SMALL)
+        fitting = [
+            known
+            for known in self._layouts
+            if known.num_atoms >= needed.num_atoms
+            and all(have >= need for have, need in zip(known.capacity, needed.capacity, strict=True))
+            and _entries(known) <= most
+        ]
+        return min(fitting, key=_entries, default=_with_room(needed, ROOM if self._layouts else 1.0))
+
+
+@lru_cache(maxsize=8)
+def _program(potential: Potential) -> _Program:
+    """Of all calculators with this potential."""
+    return _Program(potential)
+
+
+def _with_room(needed: Layout, room: float) -> Layout:
+    factor = max(room, SMALL / _entries(needed))
+    # Some potentials look at all pairs of atoms, which lists don't count.
+    num_atoms = min(ceil(factor * needed.num_atoms), max(64, ceil(room * needed.num_atoms)))
+    return Layout(num_atoms, Capacity(*(ceil(factor * length) for length in needed.capacity)))
+
+
+def _entries(layout: Layout) -> float:
+    """Of all lists, a candidate counting as in `batches.plan_buckets`."""
+    candidates, *graph = layout.capacity
+    return layout.num_atoms + 0.1 * candidates + sum(graph)

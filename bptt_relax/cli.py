@@ -3,7 +3,6 @@
 Nothing heavy is imported before a command needs it: ``--help``, ``check`` and ``models`` answer at once.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import tyro
 
 from bptt_relax.finetuning.settings import OwnDataSettings
 from bptt_relax.io.options import DEFAULT_OPTIONS, ReadOptions
-from bptt_relax.outcomes import InputError, printable
+from bptt_relax.outcomes import InputError, say
 from bptt_relax.relaxing.settings import RelaxSettings
 
 
@@ -113,6 +112,14 @@ class Selftest:
 
 
 @dataclass(frozen=True)
+class Replay:
+    """Repeat an update of training that could not be used, and say what happens to each of its examples."""
+
+    bundle: tyro.conf.Positional[Path]
+    """File that the run left in its folder bad_updates."""
+
+
+@dataclass(frozen=True)
 class Publish:
     """Make a finished run the published one: copy its results and figures to experiments/NAME."""
 
@@ -128,6 +135,7 @@ Command = (
     | Annotated[Models, tyro.conf.subcommand("models")]
     | Annotated[Relax, tyro.conf.subcommand("relax")]
     | Annotated[Selftest, tyro.conf.subcommand("selftest")]
+    | Annotated[Replay, tyro.conf.subcommand("replay")]
     | Annotated[Publish, tyro.conf.subcommand("publish")]
 )
 
@@ -157,6 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
         Models: _models,
         Relax: _relax,
         Selftest: _selftest,
+        Replay: _replay,
         Publish: _publish,
     }
     return handlers[type(command)](command)
@@ -175,27 +184,35 @@ def _check(command: Check) -> int:
     found = io.inspect(command.path, command.reading)
     for relaxation in found.relaxations:
         made = relaxation.calculation.describe()
-        print(
+        say(
             f"{relaxation.name}: {len(relaxation.initial.species)} atoms, {len(relaxation.frames)} steps, "
-            f"largest force at the end {relaxation.fmax:.3f} eV/A" + (f"; {printable(made)}" if made else "")
+            f"largest force at the end {relaxation.fmax:.3f} eV/A" + (f"; {made}" if made else "")
         )
     for line in summarize(found.notes, spelling):
-        print(f"note: {line}")
+        say(f"note: {line}")
     for problem in found.rejected:
-        print(f"refused: {problem.written(spelling)}", file=sys.stderr)
+        say(f"refused: {problem.written(spelling)}", error=True)
     if command.rejected_to is not None:
         io.write_rejected(command.rejected_to, found.rejected, spelling)
     if command.model is not None and found.relaxations:
         from bptt_relax import analysis
         from bptt_relax.models import pretrained
 
+        _say_device()
         agreement = analysis.compare_labels(*pretrained.load(command.model), found.relaxations)
         for sentence in agreement.sentences:
-            print(sentence)
+            say(sentence)
         for doubt in agreement.doubts:
-            print(f"note: {doubt}")
-    print(f"{len(found.relaxations)} relaxations fit for use, {len(found.rejected)} problems")
+            say(f"note: {doubt}")
+    say(f"{len(found.relaxations)} relaxations fit for use, {len(found.rejected)} problems")
     return 2 if found.rejected and not (command.reading.skip_bad and found.relaxations) else 0
+
+
+def _say_device() -> None:
+    """Where the numbers that follow come from; not among them."""
+    from bptt_relax.report.environment import device_line
+
+    say(device_line(), error=True)
 
 
 def _finetune(command: Finetune) -> int:
@@ -205,9 +222,10 @@ def _finetune(command: Finetune) -> int:
 
     compilation.keep_compiled_programs()
     with distributed.joined(**command.distributed.model_dump()):
+        _say_device()
         finished = run(command.path, command)
         print_results(finished.results)
-        print(f"results, figures, relaxed structures and tuned models: {finished.folder}")
+        say(f"results, figures, relaxed structures and tuned models: {finished.folder}")
     return 0
 
 
@@ -219,15 +237,16 @@ def _models(command: Models) -> int:
             if not names:
                 raise InputError(f"name a model to fetch: {', '.join(pretrained.names())}")
             for name in names:
-                print(f"{name}: verified, in {pretrained.fetch(name, source=source)}")
+                say(f"{name}: verified, in {pretrained.fetch(name, source=source)}")
         case VerifyModels(names):
             verdicts = [pretrained.verify(name) for name in names or pretrained.cached()]
             for verdict in verdicts:
-                print(f"{verdict.model}: {verdict.sentence}")
+                say(f"{verdict.model}: {verdict.sentence}")
             return 0 if all(v.passed for v in verdicts) else 2
         case ExportModel(weights, to, python):
             from bptt_relax.models.exporting import export
 
+            _say_device()
             found = export(to, weights, python=python)
             agrees = (
                 "not compared: this Python lacks the original package"
@@ -237,10 +256,10 @@ def _models(command: Models) -> int:
                     f"{found.stress:.0e} eV/A^3"
                 )
             )
-            print(f"{to}: {agrees}")
+            say(f"{to}: {agrees}")
         case _:
             for model in pretrained.MODELS.values():
-                print(pretrained.describe(model))
+                say(pretrained.describe(model))
     return 0
 
 
@@ -249,7 +268,8 @@ def _relax(command: Relax) -> int:
     from bptt_relax.relaxing.run import run, summary
 
     compilation.keep_compiled_programs()
-    print(f"{summary(run(command.paths, command))}; written to {command.out}")
+    _say_device()
+    say(f"{summary(run(command.paths, command))}; written to {command.out}")
     return 0
 
 
@@ -257,6 +277,7 @@ def _selftest(command: Selftest) -> int:
     from bptt_relax import analysis, io, relax, systems
     from bptt_relax.models import pretrained
 
+    _say_device()
     potential, params = pretrained.load(command.model)
     if command.data is None:
         structure = _silicon_vacancy()
@@ -267,14 +288,25 @@ def _selftest(command: Selftest) -> int:
     certificate = analysis.selftest(
         potential, params, positions, system, rule, command.steps, seed=command.seed
     )
-    print(analysis.format_certificate(certificate))
+    say(analysis.format_certificate(certificate))
     return 0 if certificate.passed else 1
+
+
+def _replay(command: Replay) -> int:
+    from bptt_relax.finetuning import bad_update
+
+    _say_device()
+    update, examples = bad_update.repeat(command.bundle)
+    say(update)
+    for example in examples:
+        say(example.sentence)
+    return 0
 
 
 def _publish(command: Publish) -> int:
     from bptt_relax.runs.publish import publish
 
-    print(f"published in {publish(command.run, command.experiments)}")
+    say(f"published in {publish(command.run, command.experiments)}")
     return 0
 
 

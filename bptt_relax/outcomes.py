@@ -4,6 +4,7 @@ Nothing inside a compiled loop raises. A step writes a code into the state, the 
 on, and the host reads the code afterwards and says what happened, with the structure's name.
 """
 
+import errno
 import os
 import sys
 import threading
@@ -44,6 +45,10 @@ class ModelError(RuntimeError):
     """A potential or its weights are at fault (exit code 3)."""
 
 
+class StorageError(RuntimeError):
+    """There is no room, or no permission any more, where results are written (exit code 5)."""
+
+
 class Interrupted(Exception):  # noqa: N818 - like KeyboardInterrupt, not an error
     """The user, or the queue the program runs in, asked to stop; everything done so far is saved.
 
@@ -82,8 +87,25 @@ EXIT_CODES: tuple[tuple[type[BaseException], int], ...] = (
     (RelaxationError, 4),
     (FloatingPointError, 4),
     (MemoryError, 5),
+    (StorageError, 5),
 )
 """What a program exits with: input, model, numerics, resources."""
+
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE)
+
+
+def why_unwritable(error: BaseException) -> str | None:
+    """What keeps a disk from being written, in words; None where the error is none of this kind.
+
+    Args:
+        error: an OSError, or what TensorStore makes of one.
+    """
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        return os.strerror(error.errno)
+    if isinstance(error, ValueError) and str(error).startswith("RESOURCE_EXHAUSTED"):
+        return next((why for why in map(os.strerror, _UNWRITABLE) if why in str(error)), None)
+    return None
 
 
 def printable(text: str) -> str:
@@ -99,6 +121,20 @@ def printable(text: str) -> str:
     )
 
 
+def say(text: str, *, error: bool = False) -> None:
+    """Print a line as `printable`.
+
+    Args:
+        text: perhaps with names of files in it.
+        error: to standard error.
+    """
+    print(printable(text), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+NO_BACKEND = "Unable to initialize backend"
+"""How JAX begins to say that it has no device of the kind that was asked for."""
+
+
 def run_program(main: Callable[[], int]) -> None:
     """Run a program's main and exit; expected failures become one sentence and their exit code.
 
@@ -112,11 +148,30 @@ def run_program(main: Callable[[], int]) -> None:
     try:
         code = main()
     except Interrupted as interruption:
-        print(interruption, file=sys.stderr)
+        say(str(interruption), error=True)
         code = 128 + interruption.signal
     except tuple(kind for kind, _ in EXIT_CODES) as error:
-        print(printable(f"error: {error}"), file=sys.stderr)
+        say(f"error: {error}", error=True)
         code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+    except OSError as error:
+        if (why := why_unwritable(error)) is None:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        say(
+            f"error: {why}{where}: make room, then go on; what was written before is kept",
+            error=True,
+        )
+        code = 5
+    except RuntimeError as error:
+        if not str(error).startswith(NO_BACKEND):
+            raise
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        say(
+            f"error: JAX_PLATFORMS={asked} asks for a device that JAX has not here ({str(error).splitlines()[0]}): "
+            "install the extra cuda12 or cuda13 of this package where there is a GPU, or unset JAX_PLATFORMS",
+            error=True,
+        )
+        code = 2
     if code and any(thread.name.startswith(("compile", "watch")) for thread in threading.enumerate()):
         # Everything is saved. A compilation under way, which can't be called off, would be waited for, and so would
         # other processes.

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,12 @@ def locked(lock: Path, what: str) -> Iterator[None]:
             raise InputError(f"{what} is being claimed by another process; try again")
     except OSError as error:
         raise InputError(f"cannot write to {lock.parent}: {error.strerror}; choose another --out") from error
-    with os.fdopen(handle, "w") as file:
-        json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump({"pid": os.getpid(), "host": socket.gethostname()}, file)
+    except OSError:
+        lock.unlink(missing_ok=True)
+        raise
     _held.add(lock)
     try:
         yield
@@ -89,26 +93,51 @@ def _alive(pid: int) -> bool:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is complete or absent, whatever happens meanwhile."""
     temporary = path.with_name(path.name + ".part")
-    with temporary.open("w") as file:
-        json.dump(value, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> Any:
+def read_json(
+    path: Path,
+    convert: Callable[[Any], Any] = lambda value: value,
+    *,
+    fix: str = "remove it to have it made again, or start another run",
+) -> Any:
     """Read what `write_json` wrote.
+
+    Args:
+        path: of the file.
+        convert: makes of it what it stands for; what that can't be made of is damaged.
+        fix: what to do about a damaged file.
 
     Raises:
         InputError: the file can't be read or is damaged.
     """
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} is damaged ({error}); remove it to have it made again, or start another run"
-        ) from error
+        return convert(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        what = (
+            str(error) if isinstance(error, OSError | ValueError) else f"not what it should hold: {error!r}"
+        )
+        raise InputError(f"{path} is damaged ({what}); {fix}") from error
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """A JSON object, for `read_json`.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, dict):
+        raise TypeError(f"{type(value).__name__} instead of an object")
+    return value
 
 
 def difference(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -42,7 +42,7 @@ def direct(atoms, potential=POTENTIAL, params=PARAMS):
 
 def test_it_says_what_apply_says(silicon):
     expected = direct(silicon)
-    np.testing.assert_allclose(silicon.get_potential_energy(), expected.energy, rtol=1e-14)
+    np.testing.assert_allclose(silicon.get_potential_energy(), expected.energy, rtol=1e-13)  # sums are padded
     np.testing.assert_allclose(silicon.get_forces(), expected.forces, atol=1e-12)
     np.testing.assert_allclose(silicon.get_stress(voigt=False), expected.stress, atol=1e-14)
     assert silicon.get_stress().shape == (6,)
@@ -97,6 +97,47 @@ def test_another_structure_on_the_same_calculator(silicon, calculator):
     np.testing.assert_allclose(other.get_forces(), direct(other).forces, atol=1e-12)
     other.positions[1] += [0.0, 0.2, 0.1]
     np.testing.assert_allclose(other.get_forces(), direct(other).forces, atol=1e-12)
+
+
+def test_thirteen_structures_share_three_programs(make_silicon):
+    """Sizes, cells and periodicity differ, and each has a calculator of its own."""
+    traced = []
+
+    def apply(params, positions, system, graph):
+        traced.append(len(positions))
+        return POTENTIAL.apply(params, positions, system, graph)
+
+    counted = POTENTIAL._replace(apply=apply)
+    cluster = make_silicon(1)
+    cluster.set_pbc(False)
+    slab = make_silicon(1)
+    slab.set_pbc([True, True, False])
+    structures = [
+        bulk("Si"),
+        bulk("Si", cubic=True),
+        Atoms("Si2", positions=[[0, 0, 0], [2.3, 0.1, 0]]),
+        cluster,
+        slab,
+        *[make_silicon(1, seed=seed) for seed in (1, 2)],
+        *[bulk("Si").repeat((2, 2, k)) for k in (1, 2, 3)],
+        bulk("Si", cubic=True).repeat((1, 1, 3)),
+        make_silicon(2),
+        bulk("Si", cubic=True).repeat((1, 2, 4)),
+    ]
+    assert len(structures) == 13
+    for atoms in structures:
+        atoms.rattle(0.05, seed=1)
+        atoms.calc = br.ASECalculator(counted, PARAMS)
+        expected = direct(atoms)
+        np.testing.assert_allclose(atoms.get_potential_energy(), expected.energy, rtol=1e-12)
+        np.testing.assert_allclose(atoms.get_forces(), expected.forces, atol=1e-11)
+    assert len(traced) <= 3
+    # A small one after large ones is not dragged through their lists.
+    small = bulk("Si")
+    small.calc = br.ASECalculator(counted, PARAMS)
+    small.get_potential_energy()
+    assert len(small.calc._system.mask) <= 64
+    assert len(traced) <= 3
 
 
 def test_constraints_are_ases(silicon):

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -105,3 +106,34 @@ def test_exit_code_of_the_program():
 def test_selftest_certifies_stillinger_weber(capsys):
     assert cli.main(["selftest", "--model", "stillinger-weber", "--steps", "4"]) == 0, capsys.readouterr().out
     assert "stillinger-weber: 7 atoms, 4 steps" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command", [["selftest", "--model", "stillinger-weber"], ["relax", "a.cif", "--out", "a.xyz"]]
+)
+def test_a_device_that_is_not_here_is_a_sentence(command, tmp_path):
+    finished = subprocess.run(
+        [sys.executable, "-m", "bptt_relax", *command],
+        env={**os.environ, "JAX_PLATFORMS": "nonsense"},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert finished.returncode == 2
+    assert "Traceback" not in finished.stderr
+    assert finished.stderr.startswith(
+        "error: JAX_PLATFORMS=nonsense asks for a device that JAX has not here (Unable"
+    )
+    assert finished.stdout == ""
+
+
+def test_every_command_that_computes_says_where_and_how_precisely(tmp_path, capsys):
+    data = datasets.load("silicon-defects").select(["p32_V_s0"])
+    io.write_relaxations(tmp_path / "one.extxyz", data)
+    cli.main(["check", str(tmp_path / "one.extxyz"), "--model", "stillinger-weber"])
+    options = ["--steps", "1", "--model", "stillinger-weber"]
+    cli.main(["relax", str(tmp_path / "one.extxyz@0"), "--out", str(tmp_path / "o.extxyz"), *options])
+    output = capsys.readouterr()
+    assert output.err.count("in double precision (float64)\n") == 2
+    assert "precision" not in output.out

@@ -11,6 +11,7 @@ from bptt_relax.analysis.memory import (
     program_bytes,
     temporary_bytes,
 )
+from bptt_relax.analysis.plausibility import require_consistent
 from bptt_relax.analysis.spectrum import Extremes, StepSpectrum, hessian_extremes, step_spectrum
 from bptt_relax.analysis.stability import Stability, stability
 
@@ -31,6 +32,7 @@ __all__ = [
     "is_out_of_memory",
     "linearized_step",
     "program_bytes",
+    "require_consistent",
     "selftest",
     "stability",
     "step_spectrum",

@@ -68,7 +68,11 @@ def compare_labels(potential: Potential, params: Params, relaxations: Sequence[R
             doubts.append(
                 f"{name} against {potential.name}: {found.slope:.4g} times as large, which {found.verdict}"
             )
-    return Agreement(tuple(sentences), (*doubts, *_two_methods(potential.name, chosen, predicted)))
+    humped = [
+        *_two_methods(potential.name, chosen, predicted),
+        *_two_methods_by_forces(potential.name, chosen, predicted),
+    ]
+    return Agreement(tuple(sentences), (*doubts, *humped))
 
 
 class Predicted(NamedTuple):
@@ -178,11 +182,41 @@ def _two_methods(name: str, relaxations: Sequence[Relaxation], predicted: Sequen
     ]
 
 
-def humps(values: np.ndarray) -> float | None:
+def _two_methods_by_forces(
+    name: str, relaxations: Sequence[Relaxation], predicted: Sequence[Predicted]
+) -> list[str]:
+    """The same of forces: how far a model is from the labels of each relaxation, as a ratio of the sizes."""
+    told = []
+    for r, p in zip(relaxations, predicted, strict=True):
+        if r.forces is None:
+            continue
+        labelled = _ends(r.forces, r.start)
+        known = np.isfinite(labelled)
+        size = float(np.sqrt(np.mean(labelled[known] ** 2))) if known.any() else 0.0
+        # Near a minimum there is nothing to compare.
+        if size > 0.05:
+            left = float(np.sqrt(np.mean((labelled - p.forces)[known] ** 2)))
+            told.append((r.name, np.log10(max(left / size, 1e-4))))
+    if len(told) < 6:
+        return []
+    values = np.array([value for _, value in told])
+    apart = humps(values, least=0.3)
+    if apart is None:
+        return []
+    above = [named for (named, _), second in zip(told, values > apart, strict=True) if second]
+    listed = ", ".join(above[:5]) + (", ..." if len(above) > 5 else "")
+    return [
+        f"forces, against those of {name}, fall into two groups: perhaps two functionals, units or sets of "
+        f"pseudopotentials in one data set. Further from the model are {listed}"
+    ]
+
+
+def humps(values: np.ndarray, least: float = 1e-3) -> float | None:
     """Where a gap parts values into two groups, each narrow against it; None where there is no such gap.
 
     Args:
         values: (K,).
+        least: a gap that is smaller is none.
     """
     ordered = np.sort(np.asarray(values, float))
     fewest = max(2, len(ordered) // 10)
@@ -192,4 +226,4 @@ def humps(values: np.ndarray) -> float | None:
     at = int(np.argmax(gaps)) + fewest
     low, high = ordered[:at], ordered[at:]
     width = max(float(np.ptp(low)), float(np.ptp(high)))
-    return float(0.5 * (low[-1] + high[0])) if gaps.max() > max(2 * width, 1e-3) else None
+    return float(0.5 * (low[-1] + high[0])) if gaps.max() > max(2 * width, least) else None

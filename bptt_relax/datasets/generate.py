@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from bptt_relax.outcomes import InputError, run_program
+from bptt_relax.outcomes import InputError, run_program, say
 
 
 @dataclass(frozen=True)
@@ -95,20 +95,20 @@ def _generate(options: Generate) -> int:
     for count, (name, (defect, seed)) in enumerate(jobs.items(), start=1):
         path = options.out / f"{name}.extxyz"
         if path.exists():
-            print(f"{count}/{len(jobs)} {name}: there already", flush=True)
+            say(f"{count}/{len(jobs)} {name}: there already")
             continue
         with _claimed(options.out / f"{name}.lock", name) as ours:
             if not ours:
-                print(f"{count}/{len(jobs)} {name}: another process is at it", flush=True)
+                say(f"{count}/{len(jobs)} {name}: another process is at it")
                 continue
             start = drawn[name]
-            print(f"{count}/{len(jobs)} {name}: {len(start.atoms)} atoms", flush=True)
+            say(f"{count}/{len(jobs)} {name}: {len(start.atoms)} atoms")
             computed = pwscf.relax(start.atoms, level, pseudos, limit=options.limit, threads=options.threads)
             info = {"group": f"{defect}_s{seed}", "kind": defect, "config_type": defect, "seed": seed}
             info |= {"rattle": start.rattle, "breathe": start.breathe, "strain": start.strain}
             if not _keep(computed, level, path, name, info):
                 failed.append(name)
-    print(f"{len(jobs) - len(failed)} of {len(jobs)} relaxations in {options.out}")
+    say(f"{len(jobs) - len(failed)} of {len(jobs)} relaxations in {options.out}")
     return 1 if failed else 0
 
 
@@ -144,7 +144,7 @@ def _write_starts(out: Path, drawn: dict) -> int:
     for name, start in drawn.items():
         start.atoms.info["job"] = name
     write(out / "starts.extxyz", [start.atoms for start in drawn.values()])
-    print(f"{len(drawn)} starts in {out / 'starts.extxyz'}")
+    say(f"{len(drawn)} starts in {out / 'starts.extxyz'}")
     return 0
 
 
@@ -159,7 +159,7 @@ def _keep(computed, level, path: Path, name: str, info: dict) -> bool:
         file.write(computed.output)
     if len(computed.frames) < 2:
         lines = [line.strip() for line in computed.output.splitlines() if line.strip(" %")]
-        print(f"  failed: {lines[-1] if lines else 'no output'} (see {log})", flush=True)
+        say(f"  failed: {lines[-1] if lines else 'no output'} (see {log})")
         return False
     for index, frame in enumerate(computed.frames):
         frame.info |= info | {
@@ -176,7 +176,7 @@ def _keep(computed, level, path: Path, name: str, info: dict) -> bool:
     partial.replace(path)
     force = pwscf.largest_force(computed.frames[-1])
     verdict = "converged" if computed.converged else "NOT converged"
-    print(f"  {verdict}, {len(computed.frames)} steps, largest force {force:.3f} eV/A", flush=True)
+    say(f"  {verdict}, {len(computed.frames)} steps, largest force {force:.3f} eV/A")
     return computed.converged
 
 
@@ -214,7 +214,7 @@ def _repeat(options: Generate, name: str) -> int:
     path = options.out / f"{name}-again.extxyz"
     if path.exists():
         raise InputError(f"{path} is there already; give another --out")
-    print(f"{name}: {len(atoms)} atoms at {level.describe()}", flush=True)
+    say(f"{name}: {len(atoms)} atoms at {level.describe()}")
     computed = pwscf.relax(atoms, level, pseudos, limit=options.limit, threads=options.threads)
     if not _keep(computed, level, path, f"{name}-again", {"kind": bundled.kind, "group": bundled.group}):
         return 1
@@ -225,7 +225,7 @@ def _repeat(options: Generate, name: str) -> int:
     delta_q = float(np.sqrt(np.sum(bundled.relaxed.masses[:, None] * moved**2)))
     energy = end.get_potential_energy() - (np.nan if bundled.energies is None else bundled.energies[-1])
     furthest = np.linalg.norm(moved, axis=1).max()
-    print(
+    say(
         f"ends {delta_q:.4f} sqrt(u)*A from the bundled one (furthest atom {furthest:.4f} A), energy "
         f"{1000 * energy:+.2f} meV"
     )

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from bptt_relax.datasets import _card, _extxyz, _records
 from bptt_relax.datasets._bundle import FILES, HERE, MANIFEST, Dataset, load, read_manifest, read_text
-from bptt_relax.outcomes import InputError
+from bptt_relax.outcomes import InputError, say
 
 
 class Report(NamedTuple):
@@ -137,15 +137,15 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         report = merge(options.folders, options.into)
     except InputError as error:
-        print(error, file=sys.stderr)
+        say(str(error), error=True)
         return 2
-    print(f"{len(report.added)} new, {len(report.known)} known, {len(report.refused)} refused")
+    say(f"{len(report.added)} new, {len(report.known)} known, {len(report.refused)} refused")
     for name, reason in report.refused.items():
-        print(f"  refused {name}: {reason}")
+        say(f"  refused {name}: {reason}")
     for dataset in report.datasets.values():
-        print(f"{dataset.name}: {len(dataset.relaxations)} accepted, {len(dataset.rejected)} rejected")
+        say(f"{dataset.name}: {len(dataset.relaxations)} accepted, {len(dataset.rejected)} rejected")
         for rejected in dataset.rejected:
-            print(f"  rejected {rejected.name}: {'; '.join(rejected.reasons)}")
+            say(f"  rejected {rejected.name}: {'; '.join(rejected.reasons)}")
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pydantic
 import tyro
 
-from bptt_relax.outcomes import InputError
+from bptt_relax.outcomes import InputError, say
 from bptt_relax.runs.settings import RunSettings
 
 Config = TypeVar("Config", bound=RunSettings)
@@ -38,9 +38,11 @@ def program(
         importlib.import_module("bptt_relax.compilation").keep_compiled_programs()
         distributed = importlib.import_module("bptt_relax.distributed")
         with distributed.joined(**config.distributed.model_dump()):
+            environment = importlib.import_module("bptt_relax.report.environment")
+            say(environment.device_line(), error=True)
             finished = experiment_module.run(config)
             experiment_module.show(finished.results)
-            print(f"results, figures and models: {finished.folder}")
+            say(f"results, figures and models: {finished.folder}")
         return 0
 
     return main

@@ -49,6 +49,16 @@ def describe_device() -> dict[str, Any]:
     }
 
 
+def as_device(found: dict[str, Any]) -> dict[str, Any]:
+    """What `describe_device` said, from a file.
+
+    Raises:
+        KeyError, TypeError, ValueError: the file holds something else.
+    """
+    counts = {key: int(found[key]) for key in ("cores", "devices", "processes")}
+    return {"backend": str(found["backend"]), **counts}
+
+
 def choose_batch(settings: BpttSettings, num_relaxations: int, device: dict[str, Any]) -> BatchChoice:
     """The settings where they say it, what suits device and data where they don't.
 

@@ -70,7 +70,8 @@ def summarize(runs: Sequence[Mapping[str, Measurement]]) -> dict:
 
     Returns:
         delta_q with mean, geometric mean (of the per-structure means) and per-structure values, shares and errors;
-        ``cell`` where some cells were relaxed too.
+        ``not_converged``, for how many seeds by structure, and the mean of what converged alone; ``cell`` where some
+        cells were relaxed too.
     """
     names = sorted(runs[0])
 
@@ -87,6 +88,8 @@ def summarize(runs: Sequence[Mapping[str, Measurement]]) -> dict:
         found = [value(run[name]) for run in runs for name in names]
         return mean_of_known([x for x in found if x is not None])
 
+    converged = [run[name].relaxed.delta_q for run in runs for name in names if run[name].relaxed.converged]
+    failed = {name: sum(not run[name].relaxed.converged for run in runs) for name in names}
     summary = {
         "delta_q": {
             "mean": float(np.mean(list(delta_q.values()))),
@@ -106,6 +109,8 @@ def summarize(runs: Sequence[Mapping[str, Measurement]]) -> dict:
         "force_mae": known(lambda m: m.force_mae),
         "fmax_at_dft": mean(lambda m: m.fmax_at_reference),
         "converged_fraction": mean(lambda m: float(m.relaxed.converged)),
+        "not_converged": {name: count for name, count in failed.items() if count},
+        "converged_only": {"delta_q": mean_of_known(converged), "count": len(converged)},
         "basin_fraction": mean(lambda m: float(m.relaxed.same_basin)),
         "steps": mean(lambda m: float(m.relaxed.steps)),
     }

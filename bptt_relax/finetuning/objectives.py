@@ -60,6 +60,7 @@ class RelaxedEnds(NamedTuple):
         cell_weight: weight of the strain of the cell in the distance, where it is relaxed too.
         anchor_weight: weight of staying close to the pretrained forces.
         rank: of the update of each matrix; 0 for updates of any form.
+        pressure: external, at which cells are relaxed, eV/angstrom^3.
     """
 
     rule: RuleForm
@@ -72,6 +73,7 @@ class RelaxedEnds(NamedTuple):
     cell_weight: float
     anchor_weight: float
     rank: int
+    pressure: float = 0.0
 
     def build(self, potential: Potential, anchor: Params) -> list[Objective]:
         """See `Description.build`."""
@@ -79,7 +81,9 @@ class RelaxedEnds(NamedTuple):
         given, free = relax.relaxation(potential, rule, force_tolerance=self.force_tolerance), None
         # An adjoint that looks at fixed points does not know those of a cell.
         if "stress" in potential.predicts and not self.force_tolerance:
-            free = relax.variable_cell_relaxation(potential, rule, cell_factor=CELL_FACTOR)
+            free = relax.variable_cell_relaxation(
+                potential, rule, cell_factor=CELL_FACTOR, scalar_pressure=self.pressure
+            )
         found = []
         arguments = {"on_unusable": "zero", "tolerance": SOLVED_TO}
         if self.force_tolerance:
@@ -144,8 +148,8 @@ class Replay(NamedTuple):
         return [_updated_by(agreement(potential, delta=self.huber_delta), self.rank)]
 
 
-def relaxed_ends(settings: RecipeSettings) -> RelaxedEnds:
-    """The description of BPTT in these settings."""
+def relaxed_ends(settings: RecipeSettings, pressure: float = 0.0) -> RelaxedEnds:
+    """The description of BPTT in these settings, with cells under this pressure (eV/angstrom^3)."""
     bptt, relaxation = settings.bptt, settings.relaxation
     # An adjoint that differentiates steps gets those of training. One that looks at where the relaxation ends means
     # nothing before it has: it gets as many as it takes.
@@ -161,6 +165,7 @@ def relaxed_ends(settings: RecipeSettings) -> RelaxedEnds:
         cell_weight=bptt.cell_weight,
         anchor_weight=bptt.anchor_weight,
         rank=settings.parameters.rank,
+        pressure=pressure,
     )
 
 

@@ -207,7 +207,8 @@ class _Recipe:
                 params = self.base.load(weights)
                 path = folder / f"{weights.stem}.forgetting.json"
                 changed = session.timed(
-                    "forgetting", lambda p=path, w=params: session.once(p, lambda: check(w))
+                    "forgetting",
+                    lambda p=path, w=params: session.once(p, lambda: check(w), processes.mapping),
                 )
                 stages.setdefault(weights.stem, []).append(changed)
         described = {stage: over_seeds(each) for stage, each in stages.items()}
@@ -217,7 +218,7 @@ class _Recipe:
         """Follow the relaxation of one test structure: the one whose pretrained error is the median."""
         before = block["pretrained"]["delta_q"]["per_structure"]
         name = sorted(before, key=before.get)[len(before) // 2]
-        form = evaluation_form(self.settings.relaxation)
+        form = evaluation_form(self.settings.relaxation)._replace(pressure=self.trainer.pressure)
         given, free = evaluated_relaxations(self.trainer.potential, form)
         pair = self.trainer.preparation.pair(self.corpus.select([name])[0])
         relaxation = given if pair.relaxed_cell is None else free

@@ -17,8 +17,8 @@ import jax
 from bptt_relax import compilation, distributed
 from bptt_relax.analysis import Stability
 from bptt_relax.batches import PredictMany
-from bptt_relax.finetuning import measurement, objectives, sampling
-from bptt_relax.finetuning.batch_size import BatchChoice, choose_batch, describe_device
+from bptt_relax.finetuning import bad_update, measurement, objectives, sampling
+from bptt_relax.finetuning.batch_size import BatchChoice, as_device, choose_batch, describe_device
 from bptt_relax.finetuning.corpus import Corpus
 from bptt_relax.finetuning.evaluator import Evaluator
 from bptt_relax.finetuning.forgetting import chemistry
@@ -34,11 +34,14 @@ from bptt_relax.finetuning.settings import (
     ReplaySettings,
 )
 from bptt_relax.finetuning.step_size import check_step_size
+from bptt_relax.io.problems import safe_name
 from bptt_relax.models import BaseModel
+from bptt_relax.outcomes import why_unwritable
 from bptt_relax.potentials import trainable
 from bptt_relax.relax import Theta
 from bptt_relax.runs.session import Session
 from bptt_relax.training import (
+    BadUpdate,
     Example,
     Gradients,
     Packed,
@@ -117,7 +120,7 @@ class Trainer:
             self._evaluators = shares_with._evaluators
             self._objectives = shares_with._objectives
             return
-        self._device = session.once(session.folder / "device.json", describe_device)
+        self._device = session.once(session.folder / "device.json", describe_device, as_device)
         self.predict = PredictMany(base.potential)
         self._preparations: dict[float, Preparation] = {}
         self._evaluators: dict[tuple[float, EvaluationForm], Evaluator] = {}
@@ -145,15 +148,22 @@ class Trainer:
         """The pretrained model with the rule of these settings, those of the trainer when not given."""
         return Theta(self.base.params, make_rule(relaxation or self.settings.relaxation).hyper)
 
-    def evaluator(self, relaxation: RelaxationSettings | None = None, pressure: float = 0.0) -> Evaluator:
+    @property
+    def pressure(self) -> float:
+        """At which cells are relaxed in training and in testing, eV/angstrom^3: that of the data."""
+        return next((r.pressure for r in self.corpus.used if self.preparation.moves_cell(r)), 0.0)
+
+    def evaluator(
+        self, relaxation: RelaxationSettings | None = None, pressure: float | None = None
+    ) -> Evaluator:
         """Measures models that have the rule of these settings by relaxing as they say.
 
         Args:
             relaxation: those of the trainer when not given.
-            pressure: external, where cells are relaxed, eV/angstrom^3.
+            pressure: external, where cells are relaxed, eV/angstrom^3; that of the data when not given.
         """
         relaxation = relaxation or self.settings.relaxation
-        form = evaluation_form(relaxation)._replace(pressure=pressure)
+        form = evaluation_form(relaxation)._replace(pressure=self.pressure if pressure is None else pressure)
         key = relaxation.skin, form
         if key not in self._evaluators:
             compilation.make_room()
@@ -240,7 +250,10 @@ class Trainer:
         stage = self.force_matching_stage(how, name=name)
         folder = folder or self.session.folder / "force_matching" / how.digest(self.corpus)
         updates = None if math.isfinite(how.seconds) else how.epochs * self.force_updates_per_epoch(how)
-        return self._fit(stage, start or self.start(), folder, label, updates, rank=how.parameters.rank)
+        recipe = self.settings.model_copy(
+            update={"force_matching": how.settings, "parameters": how.parameters, "seed": how.seed}
+        )
+        return self._fit(stage, start or self.start(), folder, label, updates, recipe)
 
     def force_matching_stage(self, how: ForceMatching, *, name: str = "force_matching") -> Stage:
         """The stage that `match_forces` runs."""
@@ -292,7 +305,7 @@ class Trainer:
         """
         stage = self.bptt_stage(seconds=seconds, name=name)
         updates = None if math.isfinite(seconds) else stage.epochs * self.updates_per_epoch
-        return self._fit(stage, start, folder, label, updates, rank=self.settings.parameters.rank)
+        return self._fit(stage, start, folder, label, updates, self.settings)
 
     def bptt_stage(self, *, seconds: float = math.inf, name: str = "bptt") -> Stage:
         """The stage that `bptt` runs."""
@@ -380,7 +393,11 @@ class Trainer:
                 write_down(name, measured[name].relaxed)
             return measurement.to_json(measured)
 
-        return measurement.from_json(session.once(folder / f"{stage}.json", make))
+        def read(found: dict) -> dict[str, Measurement]:
+            measured = measurement.from_json(found)
+            return {name: measured[name] for name in names}
+
+        return session.once(folder / f"{stage}.json", make, read)
 
     def describe_memory(self) -> list[str]:
         """How the gradients of BPTT are taken, one line for each shape that was met."""
@@ -388,9 +405,16 @@ class Trainer:
         return [gradients.describe(plan) for plan in gradients.plans]
 
     def _fit(
-        self, stage: Stage, theta: Theta, folder: Path, label: str, total: int | None, *, rank: int
+        self,
+        stage: Stage,
+        theta: Theta,
+        folder: Path,
+        label: str,
+        total: int | None,
+        recipe: RecipeSettings,
     ) -> StageResult:
         """Run one stage; the best model on the validation set wins, the starting model being a candidate."""
+        rank = recipe.parameters.rank
         ordinary = low_rank.merge_theta if rank else lambda theta: theta
         evaluator, names = self.evaluator(), self.corpus.split.validation
         weight = self.settings.bptt.cell_weight
@@ -404,15 +428,32 @@ class Trainer:
                 folder,
                 on_event=self.session.event,
                 should_stop=self.session.stop,
+                on_bad_updates=lambda update: self._keep(update, recipe, label),
             ),
         )
         return StageResult(ordinary(result.theta), result.progress)
+
+    def _keep(self, update: BadUpdate, recipe: RecipeSettings, label: str) -> None:
+        """Keep an update that could not be used, for `bad_update.repeat`."""
+        name = safe_name(f"{label}-epoch-{update.epoch}-update-{update.number}")
+        path = self.session.folder / "bad_updates" / f"{name}.safetensors"
+        try:
+            if not path.exists():
+                bad_update.write(path, update, recipe, self.base, self.pressure)
+        except OSError as error:
+            if why_unwritable(error) is None:
+                raise
+            self.session.reporter.warn(f"no room for {path}")
+            return
+        self.session.reporter.warn(
+            f"{update.in_a_row} updates in a row could not be used: `bptt-relax replay {path}` repeats the last"
+        )
 
     def _gradients(self, description: objectives.Description) -> Gradients:
         return self._objectives(description)
 
     def _ends(self) -> Term:
-        return Term(self._gradients(objectives.relaxed_ends(self.settings)))
+        return Term(self._gradients(objectives.relaxed_ends(self.settings, self.pressure)))
 
     def _factored(self, theta: Theta, rank: int | None = None) -> Theta:
         """Theta with fresh factors: each stage adds an update of this rank to where it starts."""

@@ -30,6 +30,8 @@ class ReadOptions(BaseModel):
     """Whether the cell may change along a relaxation."""
     in_relaxed_cell: bool = False
     """Take relaxations whose cell changed as relaxations of the atoms in the final cell."""
+    allow_mixed: bool = False
+    """Fine-tune on relaxations by different functionals, pseudopotentials or +U."""
     reorder: bool = False
     """Match atoms that were sorted differently at start and end."""
     pbc: bool | None = None

@@ -36,6 +36,11 @@ class BaseModel(NamedTuple):
     load: Callable[[Path], Params]
 
     @property
+    def is_own(self) -> bool:
+        """Whether it is the user's, and no model of the registry, which has been tested."""
+        return not self.about.family
+
+    @property
     def sha256(self) -> str:
         """Of the parameters with their paths, in single precision: the same under any setting of JAX."""
         digest = hashlib.sha256()

@@ -12,7 +12,7 @@ from ase.io import write
 from bptt_relax.batches import Final
 from bptt_relax.io import Found
 from bptt_relax.io.atoms import possible_forces
-from bptt_relax.outcomes import Outcome
+from bptt_relax.outcomes import Outcome, printable
 from bptt_relax.units import EV_PER_A3_IN_GPA
 
 ENDINGS = {
@@ -35,7 +35,7 @@ def relaxed_frame(found: Found, final: Final, model: str) -> str:
     atoms = _placed(found.atoms, final.structure.positions, final.structure.cell)
     atoms.info |= {
         "name": final.structure.name,
-        "source": found.source,
+        "source": printable(found.source),
         "model": model,
         "converged": final.converged,
         "outcome": ENDINGS[final.outcome],

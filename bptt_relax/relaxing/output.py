@@ -1,6 +1,5 @@
 """The file of relaxed structures: written one by one as they finish, readable at any time, never written over."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from bptt_relax.io import Problem
 from bptt_relax.outcomes import InputError
-from bptt_relax.processes import difference, locked, write_json
+from bptt_relax.processes import difference, locked, mapping, read_json, write_json
 
 
 class Output:
@@ -53,7 +52,8 @@ class Output:
         """
         with locked(self._lock, str(self.path)):
             if resume:
-                changed = sorted(difference(json.loads(self._started.read_text()), start))
+                fix = f"move it and {self.path} away, and start without --resume"
+                changed = sorted(difference(read_json(self._started, mapping, fix=fix), start))
                 if changed:
                     raise InputError(
                         f"{self.path} was started otherwise ({'; '.join(changed)}): resume it as it was started, or "
@@ -98,7 +98,12 @@ class Output:
 
     def _recover(self) -> Iterator[tuple[str, str]]:
         """Complete frames of the file by name; a last one that was cut off is removed."""
-        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        try:
+            text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{self.path} is damaged ({error}): move it and {self._started} away, and start without --resume"
+            ) from error
         lines = text.splitlines(keepends=True)
         begin = 0
         while begin < len(lines):

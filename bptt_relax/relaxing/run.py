@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bptt_relax import batches, io
+from bptt_relax.analysis import require_consistent
 from bptt_relax.batches import Final
 from bptt_relax.io import Found, Problem, StructureInspection
 from bptt_relax.models import BaseModel, base_model
@@ -53,6 +54,8 @@ def run(
     inspection = io.inspect_structures(paths, elements=potential.elements)
     rejected_to = _check(settings, output, inspection)
     found = inspection.found
+    if base.is_own:
+        require_consistent(potential, base.params, [one.structure for one in found])
     start = {
         "settings": settings.physics(),
         "structures": _digest(found),

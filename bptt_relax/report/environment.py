@@ -9,6 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bptt_relax import threads
+
 _PACKAGES = (
     "jax",
     "jaxlib",
@@ -51,6 +53,18 @@ def environment() -> dict[str, Any]:
         "commit": _commit(),
         "command": command_line(),
     }
+
+
+def device_line() -> str:
+    """Where this process computes, and in which precision: ``on 2 cpu cores, in single precision (float32)``."""
+    import jax
+
+    devices = jax.devices()
+    kind, count = devices[0].device_kind, len(devices)
+    if jax.default_backend() == "cpu":
+        kind, count = "cpu core", threads.cores()
+    floats = "double precision (float64)" if jax.config.jax_enable_x64 else "single precision (float32)"  # pyright: ignore[reportAttributeAccessIssue]
+    return f"on {count} {kind}{'s' * (count > 1)}, in {floats}"
 
 
 def command_line(arguments: list[str] | None = None) -> str:

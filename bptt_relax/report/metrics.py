@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bptt_relax.outcomes import InputError
+from bptt_relax.outcomes import InputError, why_unwritable
 
 
 class MetricsFile:
     """Appends events to a JSON-lines file; a killed process loses at most the line being written.
 
-    A file left by an interrupted run is continued. Half a line at its end is cut off first, so that nothing
-    but the last line of a metrics file can ever be broken.
+    A file left by an interrupted run is continued. Half a line at its end is cut off first, and so is one for which
+    the disk had no room: nothing but the last line of a metrics file can ever be broken.
 
     Args:
         path: created where absent, with its folder.
@@ -23,6 +23,9 @@ class MetricsFile:
     Attributes:
         path: of the file.
         context: may be changed on the way.
+
+    Raises:
+        InputError: a file to be continued is damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str], **context: Any):
@@ -30,15 +33,29 @@ class MetricsFile:
         self.context = context
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
+            read_metrics(self.path)
             _cut_half_line(self.path)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._file = self.path.open("ab", buffering=0)
 
-    def write(self, event: dict[str, Any]) -> None:
-        """Append one event with the time (UTC, ISO 8601) under ``time``; numbers that are not finite become null."""
+    def write(self, event: dict[str, Any]) -> bool:
+        """Append one event with the time (UTC, ISO 8601) under ``time``; numbers that are not finite become null.
+
+        Returns:
+            whether there was room for it.
+        """
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = _jsonable({"time": stamp, **self.context, **event})
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            written = self._file.write(line) == len(line)
+        except OSError as error:
+            if why_unwritable(error) is None:
+                raise
+            written = False
+        if not written:
+            os.ftruncate(self._file.fileno(), end)
+        return written
 
     __call__ = write
 
@@ -72,11 +89,11 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             event = json.loads(line)
             if not isinstance(event, dict):
                 raise ValueError
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise InputError(
-                f"{path}, line {number} is not an event; the file was changed by hand?"
+                f"{path}, line {number} is not an event: the file is damaged; remove this line, and --resume goes on"
             ) from error
         events.append(event)
     return events

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from bptt_relax.outcomes import printable
 from bptt_relax.report.estimate import Estimate
 from bptt_relax.report.names import readable, to_ascii
 
@@ -33,7 +34,7 @@ class Reporter:
     """Shows where a run stands: which phase, how far, the latest numbers, the time left in the phase.
 
     Use it as a context manager; it also takes the events of the training loop. Text that comes from outside
-    (names of structures) is never read as markup.
+    (names of structures) is never read as markup, nor obeyed by the terminal.
 
     Args:
         console: where to write; standard error when not given, so that standard output stays for results.
@@ -80,12 +81,12 @@ class Reporter:
             score: what is validated.
         """
         self._finish("done")
-        self._title, self._unit, self._score = title, unit, score
+        self._title, self._unit, self._score = printable(title), unit, score
         self._estimate = Estimate(total, seconds, now=self._clock())
         self._shown = {}
         self._skips.clear()
         if self._plain:
-            self._line(f"{title}" + (f" ({total} {unit})" if total else ""))
+            self._line(f"{self._title}" + (f" ({total} {unit})" if total else ""))
             return
         self._live = live = Live(
             get_renderable=self._render,
@@ -103,7 +104,7 @@ class Reporter:
         self._advance(n, shown)
 
     def event(self, event: dict[str, Any]) -> None:
-        """Take an event of the training loop: ``step``, ``epoch``, ``skip``, ``out_of_memory`` or ``stopped``."""
+        """Take an event of the training loop; those of a kind that is not known are ignored."""
         kind = event.get("event")
         if kind == "step":
             # A stage that is resumed begins in the middle: its first event says how many steps were done before.
@@ -123,6 +124,14 @@ class Reporter:
             self.warn(
                 f"memory: {event.get('reason', 'not enough')}; instead of {event.get('tried', 'this gradient')} "
                 f"from here on {event.get('instead', 'a leaner one')}"
+            )
+        elif kind == "damaged":
+            self.warn(event["reason"])
+        elif kind == "returned":
+            self.warn(f"{event.get('stage', 'training')}: {event['reason']}")
+        elif kind == "not_saved":
+            self.warn(
+                f"NOT SAVED: {event['reason']}. Training goes on; make room, or all since the last one is lost"
             )
         elif kind == "stopped":
             self.warn(
@@ -169,7 +178,7 @@ class Reporter:
         self._line("  ".join(part for part in parts if part), "dim" if how == "done" else "yellow")
 
     def _line(self, text: str, style: str = "") -> None:
-        now = self._clock()
+        now, text = self._clock(), printable(text)
         if self._plain:
             self._printed = now
             text = f"[{duration(now - self._start):>7}] {text}"
@@ -203,7 +212,7 @@ class Reporter:
         parts = [f"{names.get(key, key)} {number(self._shown[key])}" for key in keys]
         if "structure" in self._shown:
             parts.append(readable(str(self._shown["structure"])))
-        return "  ".join(parts)
+        return printable("  ".join(parts))
 
     def _render(self) -> RenderableType:
         """The live display: title, bar, count and times on one line, the latest numbers below."""

@@ -11,6 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bptt_relax.outcomes import printable
 from bptt_relax.report import forgetting
 from bptt_relax.report.names import STAGES, readable, stage_label, to_ascii
 from bptt_relax.units import EV_PER_A3_IN_GPA
@@ -44,6 +45,8 @@ OF_CELLS = ("volume\nerror", "strain", "stress\nMAE")
 """Columns that are left out where no cell was relaxed."""
 NOT_OF_CELLS = ("geometric\nmean", "max force\nat DFT")
 """Columns that make room for them."""
+MOST_NAMED = 5
+"""Structures that did not converge which a table names of each stage."""
 
 CAPTION = (
     "ΔQ: mass-weighted distance to the DFT structure, √u·Å. Same basin: no atom ends further than 0.25 Å from its "
@@ -206,8 +209,22 @@ def stage_grid(title: str, block: Block, caption: str | None = None) -> Grid:
             cells.append(("–", False) if value is None else (column.form(value), value == top))
         rows.append(tuple(cells))
     told = f"{caption} {CAPTION_OF_CELLS}" if caption and of_cells else caption
-    notes = tuple(text for text in (summary(block), told) if text)
+    notes = tuple(text for text in (summary(block), _failed(block, stages), told) if text)
     return Grid(title, ("", *(column.heading for column in columns)), tuple(rows), notes)
+
+
+def _failed(block: Block, stages: Iterable[str]) -> str | None:
+    """What did not converge, and the mean of what did; None where everything did."""
+    told = []
+    for stage in stages:
+        names = [readable(name) for name in block[stage].get("not_converged") or {}]
+        if not names:
+            continue
+        others = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        mean = _dig(block, stage, "converged_only", "delta_q")
+        alone = "" if mean is None else f" (mean ΔQ of what converged: {mean:.3f})"
+        told.append(f"{stage_label(stage)}: {', '.join(names[:MOST_NAMED])}{others}{alone}")
+    return f"Not converged with {'; '.join(told)}." if told else None
 
 
 def _structure_grid(title: str, test: Block, unseen: Block) -> Grid:
@@ -262,7 +279,9 @@ class _Tables:
     grids: tuple[Grid, ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        write = to_ascii if options.ascii_only else str
+        def write(text: str) -> str:
+            return printable(to_ascii(text) if options.ascii_only else text)
+
         for grid in self.grids:
             # Text, never str: a name such as [bold] is a name, not markup.
             table = Table(
@@ -297,7 +316,8 @@ def markdown(grid: Grid) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that comes from outside, so that Markdown takes it for text."""
+    """Text that comes from outside, so that Markdown takes it for text and a terminal that shows it does too."""
+    text = printable(text)
     for character in "\\|*_`[]<>":
         text = text.replace(character, "\\" + character)
     return text

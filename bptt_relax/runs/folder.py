@@ -64,7 +64,8 @@ def record_config(folder: Path, config: dict[str, Any], resume: bool) -> None:
     """
     path = folder / CONFIG
     if resume and path.is_file():
-        before = processes.read_json(path)
+        fix = "put back the file that the run was started with, or start another run"
+        before = processes.read_json(path, processes.mapping, fix=fix)
         changed = sorted(processes.difference(before, config))
         if changed:
             raise InputError(

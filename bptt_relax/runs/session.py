@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from bptt_relax import distributed, processes
-from bptt_relax.outcomes import Interrupted
+from bptt_relax.outcomes import Interrupted, StorageError, why_unwritable
 from bptt_relax.report.environment import environment, peak_rss_mb
 from bptt_relax.report.metrics import MetricsFile
 from bptt_relax.report.progress import Reporter
@@ -50,10 +50,13 @@ class Session:
     metrics: MetricsFile
     stop: processes.StopSignal
     timing: dict[str, float] = field(default_factory=dict)
+    _told_of_metrics: bool = False
 
     def event(self, event: dict) -> None:
         """Write an event of the training loop down and show it."""
-        self.metrics.write(event)
+        if not (self.metrics.write(event) or self._told_of_metrics):
+            self._told_of_metrics = True
+            self.reporter.warn(f"no room for {self.metrics.path}: events are lost until there is")
         self.reporter.event(event)
 
     def check_stop(self, doing: str) -> None:
@@ -74,16 +77,26 @@ class Session:
             self.reporter.end()
             self.timing[phase] = self.timing.get(phase, 0.0) + time.perf_counter() - start
 
-    def once(self, path: Path, make: Callable[[], Any]) -> Any:
+    def once(
+        self, path: Path, make: Callable[[], Any], convert: Callable[[Any], Any] = lambda value: value
+    ) -> Any:
         """Something as JSON that an interrupted run does not make again: what is there is read back.
 
         Every process makes it; that of the first counts.
+
+        Args:
+            path: of the file.
+            make: plain JSON.
+            convert: makes of it what is wanted.
+
+        Raises:
+            InputError: what is there is damaged.
         """
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             made = make()
             processes.write_json(path, distributed.processes().of_first(lambda: made))
-        return processes.read_json(path)
+        return processes.read_json(path, convert)
 
     def write_results(self, experiment: str, preset: str | None, config: dict, found: Found) -> Found:
         """Write results.json.
@@ -123,7 +136,22 @@ def opened(folder: Path, config: dict, resume: bool) -> Iterator[Session]:
     Raises:
         InputError: the folder can't be written or is in use, or the configuration is not that of the start.
         Interrupted: the run was; says how to go on.
+        StorageError: nothing more could be written.
     """
+    try:
+        with _opened(folder, config, resume) as session:
+            yield session
+    except Exception as error:
+        if (why := why_unwritable(error)) is None:
+            raise
+        raise StorageError(
+            f"{why}: nothing more could be written to {folder}. What was written before is kept; make room, then go "
+            "on with the same command and --resume"
+        ) from error
+
+
+@contextmanager
+def _opened(folder: Path, config: dict, resume: bool) -> Iterator[Session]:
     with (
         folders.locked(folder),
         processes.StopSignal().listening() as stop,
@@ -133,7 +161,7 @@ def opened(folder: Path, config: dict, resume: bool) -> Iterator[Session]:
         folders.record_config(folder, config, resume)
         folders.check_shared(folder)
         path = folder / TIMING
-        timing = processes.read_json(path) if path.is_file() else {}
+        timing = processes.read_json(path, _seconds) if path.is_file() else {}
         session = Session(folder, reporter, metrics, stop, timing)
         try:
             yield session
@@ -143,3 +171,7 @@ def opened(folder: Path, config: dict, resume: bool) -> Iterator[Session]:
                 f"interrupted; everything so far is in {folder}. Go on with the same command and --resume",
                 stop.number or interruption.signal,
             ) from interruption
+
+
+def _seconds(timing: Any) -> dict[str, float]:
+    return {phase: float(seconds) for phase, seconds in timing.items()}

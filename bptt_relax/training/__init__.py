@@ -9,7 +9,7 @@ from bptt_relax.training.evaluation import (
     frame_errors,
 )
 from bptt_relax.training.gradients import BatchGradient, EventFn, Example, Gradients
-from bptt_relax.training.loop import Batch, Progress, Stage, StageResult, Term, fit
+from bptt_relax.training.loop import BadUpdate, Batch, Progress, Stage, StageResult, Term, fit
 from bptt_relax.training.objectives import (
     DistanceFn,
     LabelledFrame,
@@ -31,6 +31,7 @@ from bptt_relax.training.train_step import (
 )
 
 __all__ = [
+    "BadUpdate",
     "Batch",
     "BatchGradient",
     "BatchReport",

@@ -18,7 +18,7 @@ import optax
 
 from bptt_relax import distributed
 from bptt_relax._types import Array
-from bptt_relax.outcomes import Interrupted
+from bptt_relax.outcomes import Interrupted, StorageError
 from bptt_relax.relax import Theta
 from bptt_relax.training.checkpoints import Checkpoints
 from bptt_relax.training.gradients import BatchGradient, EventFn, Example, Gradients, LeftOut
@@ -28,7 +28,13 @@ from bptt_relax.training.train_step import TrainState, apply_gradient, init_stat
 from bptt_relax.trees import global_norm
 
 MOST_SKIPPED_IN_A_ROW = 8
-"""Updates without one usable example before a stage gives up."""
+"""Updates without one usable example, or with a gradient that is not finite, before a stage goes back."""
+
+MOST_RETURNS = 2
+"""So often a stage goes back to its last good state before it gives up."""
+
+RATE_AFTER_RETURN = 0.3
+"""Of the learning rate, each time."""
 
 Batch = tuple[Sequence[Example], ...]
 """What one update sees: the examples of each term of the loss."""
@@ -94,6 +100,7 @@ class Progress:
         score: of the best model so far, lower is better.
         best_epoch: where it was found; 0 is the model the stage started from.
         skipped: how often an example could not be used, by name.
+        returns: how often it went back to its last good state.
         finished: nothing is left to do.
     """
 
@@ -106,7 +113,34 @@ class Progress:
     score: float = float("inf")
     best_epoch: int = 0
     skipped: dict[str, int] = field(default_factory=dict)
+    returns: int = 0
     finished: bool = False
+
+
+class BadUpdate(NamedTuple):
+    """The last of several updates in a row that could not be used, with all that it takes to repeat it.
+
+    Attributes:
+        stage: its name.
+        epoch: the one under way, from 1.
+        number: of the update in it, from 1.
+        step: updates applied before.
+        theta: the model, as the stage trains it.
+        batch: of this process, the examples of each term with their data.
+        weights: of the terms.
+        left_out: examples that could not be used, of all processes.
+        in_a_row: how many updates.
+    """
+
+    stage: str
+    epoch: int
+    number: int
+    step: int
+    theta: Theta
+    batch: Batch
+    weights: tuple[float, ...]
+    left_out: tuple[LeftOut, ...]
+    in_a_row: int
 
 
 @dataclass(frozen=True)
@@ -125,11 +159,14 @@ def fit(
     *,
     on_event: EventFn = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
+    on_bad_updates: Callable[[BadUpdate], None] = lambda update: None,
 ) -> StageResult:
     """Train, keep the model that validates best, and be ready to be killed at any moment.
 
     The starting model is the first candidate, so the result is never worse than it on the validation set. An example
-    whose loss or gradient is not finite is left out of its update and reported by name.
+    whose loss or gradient is not finite is left out of its update and reported by name. Where nothing can be used any
+    more, training goes back to the last state that validated to a finite score, with a smaller learning rate; after
+    some such returns it ends.
 
     Args:
         stage: what to do.
@@ -138,13 +175,15 @@ def fit(
         folder: for checkpoints; a stage found there is continued, a finished one returned at once.
         on_event: gets a dict for every update, epoch and example left out.
         should_stop: asked after every update.
+        on_bad_updates: gets the last of several updates in a row that could not be used.
 
     Raises:
         Interrupted: ``should_stop`` said so; the state is saved.
+        StorageError: likewise, but there was no room for the state.
         MemoryError: memory does not suffice for a single example.
     """
     with Checkpoints(folder) as checkpoints:
-        return _Fit(stage, theta, validate, checkpoints, on_event, should_stop).run()
+        return _Fit(stage, theta, validate, checkpoints, on_event, should_stop, on_bad_updates).run()
 
 
 class Sum(NamedTuple):
@@ -182,23 +221,25 @@ class Update(NamedTuple):
 class _Fit:
     """One stage under way."""
 
-    def __init__(self, stage, theta, validate, checkpoints, on_event, should_stop):
+    def __init__(self, stage, theta, validate, checkpoints, on_event, should_stop, on_bad_updates):
         self.stage, self.validate, self.checkpoints = stage, validate, checkpoints
-        self.should_stop = should_stop
+        self.should_stop, self.on_bad_updates = should_stop, on_bad_updates
         self.emit = lambda event, **rest: on_event({"event": event, "stage": stage.name, **rest})
         for term in stage.terms:
             term.gradients.on_event = lambda event: on_event({**event, "stage": stage.name})
         self.place = stage.terms[0].gradients.replicate
         self.state = self.place(init_state(jax.device_put(pack_on_host(theta)), stage.optimizer))
-        self.best, self.progress = self.state.theta, Progress()
+        self.best, self.good, self.progress = self.state.theta, self.state, Progress()
         self.update = jax.jit(partial(_update, stage))
         self.unusable = 0
 
     def run(self) -> StageResult:
         if self.checkpoints.newest() is not None:
             restored, meta = self.checkpoints.restore((self.state, self.best))
+            for sentence in self.checkpoints.damaged:
+                self.emit("damaged", reason=sentence)
             self.state, self.best = self.place(restored)
-            self.progress = Progress(**meta)
+            self.good, self.progress = self.state, Progress(**meta)
         progress = self.progress
         if progress.finished:
             return StageResult(_unpacked(self.best), progress)
@@ -207,13 +248,21 @@ class _Fit:
             self.emit("epoch", epoch=0, validation=progress.score, best=True)
         while not self.stage.is_over(progress) and self.unusable < MOST_SKIPPED_IN_A_ROW:
             losses = self._epoch()
+            if self.unusable >= MOST_SKIPPED_IN_A_ROW and progress.returns < MOST_RETURNS:
+                self._go_back()
+                continue  # With what is left of the epoch.
             progress.epoch, progress.cursor = progress.epoch + 1, 0
             over = self.stage.is_over(progress) or self.unusable >= MOST_SKIPPED_IN_A_ROW
             if over or progress.since_validation >= self.stage.validate_every:
                 self._validate(losses)
                 self._save()
         if self.unusable >= MOST_SKIPPED_IN_A_ROW:
-            self.emit("stopped", reason=f"{self.unusable} updates in a row were unusable")
+            self.emit(
+                "stopped",
+                reason=f"{self.unusable} updates in a row could not be used, after {progress.returns} returns to the "
+                "last good state: the best model before is kept. Take a smaller learning rate or step size, or leave "
+                f"out {', '.join(list(progress.skipped)[:3]) or 'what is not finite'}",
+            )
         progress.finished = True
         self._save()
         return StageResult(_unpacked(self.best), progress)
@@ -239,6 +288,8 @@ class _Fit:
                 if applied:
                     losses.append(loss)
                 self.unusable = 0 if applied else self.unusable + 1
+                if self.unusable == MOST_SKIPPED_IN_A_ROW:
+                    self._hand_over(batch, update.left_out)
                 for left_out in update.left_out:
                     self._leave_out(left_out)
                 self.emit(
@@ -252,7 +303,11 @@ class _Fit:
                     seconds=progress.seconds,
                 )
                 if update.stop:
-                    self._save()
+                    if (failure := self._save()) is not None:
+                        raise StorageError(
+                            f"{failure}. Stopped, and what came after the last checkpoint is lost: make room, then go "
+                            "on with the same command and --resume"
+                        )
                     raise Interrupted(stage.name)
                 if progress.seconds >= stage.seconds or self.unusable >= MOST_SKIPPED_IN_A_ROW:
                     break
@@ -266,12 +321,41 @@ class _Fit:
         gradient = _weighted_sum(
             [part.total for part, _ in used], [term.weight / part.count for part, term in used]
         )
-        self.state, norm = self.update(self.state, gradient)
+        rate = RATE_AFTER_RETURN**self.progress.returns
+        self.state, norm = self.update(self.state, gradient, rate)
         return math.isfinite(norm := float(norm)), norm
+
+    def _hand_over(self, batch: Batch, left_out: list[LeftOut]) -> None:
+        self.on_bad_updates(
+            BadUpdate(
+                self.stage.name,
+                self.progress.epoch + 1,
+                self.progress.cursor,
+                int(self.state.step),
+                _unpacked(self.state.theta),
+                batch,
+                tuple(term.weight for term in self.stage.terms),
+                tuple(left_out),
+                self.unusable,
+            )
+        )
+
+    def _go_back(self) -> None:
+        """To the last good state, with a smaller rate."""
+        self.state, self.unusable = self.good, 0
+        self.progress.returns += 1
+        self.emit(
+            "returned",
+            epoch=self.progress.epoch + 1,
+            reason=f"{MOST_SKIPPED_IN_A_ROW} updates in a row could not be used; back to the last good state, with "
+            f"{RATE_AFTER_RETURN**self.progress.returns:.2g} of the learning rate",
+        )
 
     def _validate(self, losses: list[float]) -> None:
         progress = self.progress
         score = self._score(_unpacked(self.state.average))
+        if math.isfinite(score):
+            self.good = self.state
         # A start whose score is not finite is beaten by any that is.
         improved = math.isfinite(score) and not score >= progress.score
         if improved:
@@ -304,10 +388,18 @@ class _Fit:
             grad_norm=left_out.grad_norm,
         )
 
-    def _save(self) -> None:
+    def _save(self) -> StorageError | None:
+        """Save the state; where there is no room, say so and train on: the checkpoint before is still good."""
         progress = self.progress
         number = progress.epoch * 100_000 + progress.cursor + (50_000 if progress.finished else 0)
-        self.checkpoints.save(number, (self.state, self.best), vars(progress).copy())
+        try:
+            self.checkpoints.save(number, (self.state, self.best), vars(progress).copy())
+        except StorageError as error:
+            if distributed.processes().count > 1:
+                raise  # The others wait for this one within the save.
+            self.emit("not_saved", reason=str(error))
+            return error
+        return None
 
 
 def _shares(batches: Iterable[Batch]) -> Iterator[tuple[str, Batch]]:
@@ -374,9 +466,9 @@ def _unpacked(theta: Packed) -> Theta:
     return jax.device_put(jax.device_get(theta).unpack())
 
 
-def _update(stage: Stage, state: TrainState, gradient: Packed) -> tuple[TrainState, Array]:
+def _update(stage: Stage, state: TrainState, gradient: Packed, rate: Array) -> tuple[TrainState, Array]:
     """The next state and the norm of the gradient."""
-    return apply_gradient(state, gradient, stage.optimizer, stage.averaging), global_norm(gradient)
+    return apply_gradient(state, gradient, stage.optimizer, stage.averaging, rate), global_norm(gradient)
 
 
 @jax.jit

@@ -169,6 +169,7 @@ def apply_gradient(
     gradient: Theta | Packed,
     optimizer: optax.GradientTransformation,
     averaging: float = 0.0,
+    rate: float | Array = 1.0,
 ) -> TrainState:
     """Update theta; what is not finite leaves everything as it is.
 
@@ -177,11 +178,13 @@ def apply_gradient(
         gradient: like theta, packed where that is.
         optimizer: an Optax transformation.
         averaging: weight of the past in the moving average of theta; 0 for no averaging.
+        rate: what updates are multiplied by.
     """
     usable = all_finite(gradient)
     # A NaN that is only selected away still poisons the optimizer's moments: feed it zeros instead.
     safe = where(usable, gradient, jax.tree.map(jnp.zeros_like, gradient))
     updates, opt_state = optimizer.update(safe, state.opt_state, state.theta)
+    updates = jax.tree.map(lambda update: update * jnp.asarray(rate, update.dtype), updates)
     theta = cast(Theta, optax.apply_updates(state.theta, updates))
     # Early on the average forgets faster, or it would stay at the start for the first 1 / (1 - averaging) updates.
     weight = jnp.minimum(averaging, state.step / (state.step + 5.0))

@@ -60,13 +60,18 @@ def refuse_disguised(data: bytes, origin: str | Path) -> None:
         reason = (
             "is a web page, not the weights: an error or login page was saved in their place; fetch it again"
         )
-    elif data[:1] == b"\x80":
+    elif data[:1] == b"\x80" and not _begins_as_safetensors(data):
         reason = (
             "is a bare pickle, which can run code when loaded: convert it to .safetensors where you trust it"
         )
     else:
         return
     raise InputError(f"{origin} {reason}")
+
+
+def _begins_as_safetensors(data: bytes) -> bool:
+    """A length that such a file may have, then JSON. One length in 32 has the first byte of a pickle."""
+    return int.from_bytes(data[:8], "little") <= MAX_FILE_BYTES and data[8:9] == b"{"
 
 
 def verify(model: Model, data: bytes, origin: str) -> None:

@@ -105,7 +105,7 @@ def decode(data: bytes, origin: str) -> Weights:
         )
     try:
         return Weights(metadata["model"], json.loads(metadata["arguments"]), arrays)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise InputError(
             f"{origin} does not say which model it belongs to ({error}): save it again"
         ) from error
@@ -127,7 +127,7 @@ def parse(data: bytes, origin: str) -> tuple[dict[str, np.ndarray], dict[str, st
         # The library gives metadata of files only. It has just checked this header: a length, then JSON.
         length = int.from_bytes(data[:8], "little")
         return arrays, json.loads(data[8 : 8 + length]).get("__metadata__", {})
-    except (SafetensorError, ValueError, TypeError) as error:
+    except (SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f"{origin} is not a whole safetensors file ({error}): copy or fetch it again"
         ) from error

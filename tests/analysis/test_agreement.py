@@ -74,6 +74,13 @@ def test_two_methods_in_one_set(silicon, model):
     assert all((r.name in doubt) == bool(k % 2) for k, r in enumerate(silicon))
 
 
+def test_two_kinds_of_forces_in_one_set(silicon, model):
+    mixed = [r._replace(forces=1.4 * r.forces) if k % 2 else r for k, r in enumerate(silicon)]
+    (doubt,) = [d for d in compare_labels(*model, mixed).doubts if "fall into two groups" in d]
+    assert doubt.startswith("forces, against those of stillinger-weber")
+    assert all((r.name in doubt) == bool(k % 2) for k, r in enumerate(silicon))
+
+
 def test_humps():
     rng = np.random.default_rng(0)
     one, other = rng.normal(size=20), 50 + rng.normal(size=5)

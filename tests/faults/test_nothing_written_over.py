@@ -1,15 +1,19 @@
 """Nothing is written over, and nothing that a file is called reaches a terminal or a table as it is."""
 
 import csv
+import io
 import subprocess
 import sys
 
 import pytest
 from ase.io import write
+from rich.console import Console
 
 from bptt_relax import cli, datasets
 from bptt_relax.io import Problem, read_relaxations, to_atoms, write_rejected, write_relaxations
 from bptt_relax.outcomes import InputError, printable
+from bptt_relax.report import Reporter
+from bptt_relax.report.tables import Grid, escape, print_grids
 
 ESCAPE = "\x1b[31mred\x1b]0;title\x07"
 
@@ -87,6 +91,26 @@ def test_escape_sequences_reach_neither_terminal_nor_table(tmp_path, relaxation)
     finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert finished.stderr.strip().isprintable()
     assert "no such file" in finished.stderr
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_nor_do_they_by_way_of_progress_and_results(terminal):
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=terminal, no_color=True, width=100, color_system=None)
+    with Reporter(console, plain=not terminal) as reporter:
+        reporter.note(f"note {ESCAPE}")
+        reporter.begin(f"phase {ESCAPE}")
+        reporter.advance(structure=f"one {ESCAPE}")
+        reporter.event({"event": "skip", "structure": f"two {ESCAPE}", "reason": "none"})
+    print_grids(
+        [Grid(f"title {ESCAPE}", (f"a {ESCAPE}", "b"), (((ESCAPE, False), ("c", True)),), (ESCAPE,))], console
+    )
+    shown = written.getvalue()
+    assert shown.count("\\x1b[31mred") >= 7
+    assert "\x1b[31m" not in shown
+    assert "\x1b]0" not in shown
+    assert "\x07" not in shown
+    assert "\x1b" not in escape(ESCAPE)
 
 
 def test_printable():

@@ -86,6 +86,20 @@ def test_a_cut_off_safetensors_file_is_named(tmp_path):
         pretrained.load(path)
 
 
+def test_a_header_of_any_length_can_be_read(tmp_path):
+    """Headers are padded to multiples of 8; 0x80 is also how pickles begin, 0x20 and 0x08 are white space."""
+    seen = set()
+    for length in range(0, 256, 8):
+        path = tmp_path / f"tuned{length}.safetensors"
+        weights = weights_file.Weights(CHGNET, {"note": "x" * length}, {"w": np.arange(3, dtype=np.float32)})
+        weights_file.write(path, weights)
+        seen.add(path.read_bytes()[0])
+        found = weights_file.read(path)
+        assert found.arguments == weights.arguments
+        np.testing.assert_array_equal(found.arrays["w"], weights.arrays["w"])
+    assert seen == set(range(0, 256, 8))
+
+
 def test_weights_of_a_model_that_is_not_known(tmp_path):
     path = tmp_path / "tuned.safetensors"
     weights_file.write(path, weights_file.Weights("chgnet-9", {}, {"w": np.ones(1)}))

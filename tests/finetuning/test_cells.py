@@ -12,15 +12,18 @@ from scipy.linalg import expm
 
 import bptt_relax as br
 from bptt_relax import datasets, systems
-from bptt_relax.batches import PredictMany
-from bptt_relax.finetuning import preparation, sampling
+from bptt_relax.batches import PredictMany, RelaxMany
+from bptt_relax.finetuning import own_data, preparation, sampling
 from bptt_relax.finetuning.corpus import Corpus
 from bptt_relax.finetuning.measurement import Measurement, from_json, summarize, to_json
+from bptt_relax.finetuning.objectives import relaxed_ends
+from bptt_relax.finetuning.relaxation import make_rule
 from bptt_relax.finetuning.run import fine_tune
 from bptt_relax.finetuning.settings import (
     BpttSettings,
     FineTuningSettings,
     ForceMatchingSettings,
+    RecipeSettings,
     RelaxationSettings,
 )
 from bptt_relax.finetuning.step_size import check_step_size
@@ -29,6 +32,7 @@ from bptt_relax.io.splits import Split
 from bptt_relax.outcomes import InputError
 from bptt_relax.potentials import stillinger_weber
 from bptt_relax.training import Relaxed
+from bptt_relax.units import EV_PER_A3_IN_GPA
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +123,13 @@ def test_measurements_are_read_back_as_they_were():
     assert summary["cell"]["volume_change"]["per_structure"] == {"free": -0.02}
     assert summary["cell"]["pressure_at_dft"]["mean"] == pytest.approx(-0.003)
     assert "cell" not in summarize([{"given": again["given"]}])
+    assert (summary["not_converged"], summary["converged_only"]["count"]) == ({}, 2)
+    failed = {"given": replace(measured["given"], relaxed=replace(given, converged=False, delta_q=9.0))}
+    over_seeds = summarize([{"given": measured["given"]}, failed])
+    assert over_seeds["not_converged"] == {"given": 1}
+    assert over_seeds["converged_fraction"] == 0.5
+    assert over_seeds["converged_only"] == {"delta_q": 0.3, "count": 1}
+    assert over_seeds["delta_q"]["mean"] == pytest.approx(4.65)
 
 
 def test_a_model_without_stress_is_refused(silicon):
@@ -126,6 +137,47 @@ def test_a_model_without_stress_is_refused(silicon):
     with pytest.raises(InputError, match="blind predicts no stress.*--reading.in-relaxed-cell"):
         preparation.check_cells(silicon, potential, "full")
     preparation.check_cells([r for r in silicon if not changes_cell(r)], potential, "implicit")
+
+
+def test_training_relaxes_at_the_pressure_of_the_data(springs, make_structure):
+    """What has relaxed at 3 GPa is at rest in an unroll at 3 GPa, and leaves its place in one at none."""
+    potential, params = springs.potential, springs.params
+    settings = RecipeSettings(relaxation=RelaxationSettings(train_steps=8, step_size=0.01))
+    pressure = 3 / EV_PER_A3_IN_GPA
+    rule = br.relax.fire(largest_step=0.2)
+    relaxation = br.relax.variable_cell_relaxation(
+        potential, rule, scalar_pressure=pressure, force_tolerance=1e-6, stress_tolerance=1e-7
+    )
+    start = make_structure(bulk("Si", cubic=True, a=5.4), "diamond")
+    (end,) = RelaxMany(relaxation, potential.graph, 500)(br.Theta(params, rule.hyper), [start])
+    assert end.converged
+    pair = systems.prepare_pair(end.structure, end.structure, potential.graph, free_cell=True)
+    theta = br.Theta(params, make_rule(settings.relaxation).hyper)
+    at_it, at_none = (
+        float(
+            jax.jit(relaxed_ends(settings, p).build(potential, params)[0].value_and_grad)(theta, pair)[0][0]
+        )
+        for p in (pressure, 0.0)
+    )
+    assert at_it < 1e-3 * at_none
+    assert at_none > 0.01
+
+
+def test_relaxations_of_the_cell_at_two_pressures_are_refused(silicon):
+    def at(pressure, relaxation):
+        made = relaxation.calculation._replace(pressure=pressure, free_cell=changes_cell(relaxation))
+        return relaxation._replace(calculation=made)
+
+    moving = [r for r in silicon if changes_cell(r)]
+    given = next(r for r in silicon if not changes_cell(r))
+    own_data.check_pressures([*(at(5.0, r) for r in moving), at(0.0, given)])
+    with pytest.raises(
+        InputError, match=r"at different pressures.*0 GPa \(.*; 5 GPa .*--reading.in-relaxed-cell"
+    ):
+        own_data.check_pressures([at(0.0, moving[0]), *(at(5.0, r) for r in moving[1:])])
+    said, unsaid = at(2.0, moving[0]), at(None, moving[0])
+    assert own_data._at(5.0, said).pressure == pytest.approx(2.0 / EV_PER_A3_IN_GPA)
+    assert own_data._at(5.0, unsaid).pressure == pytest.approx(5.0 / EV_PER_A3_IN_GPA)
 
 
 def test_an_adjoint_that_knows_no_cell_is_refused(silicon):

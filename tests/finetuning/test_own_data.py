@@ -7,9 +7,12 @@ import sys
 import numpy as np
 import pytest
 
+import bptt_relax as br
 from bptt_relax import datasets
-from bptt_relax.io import write_relaxations
+from bptt_relax.finetuning.own_data import check_methods
+from bptt_relax.io import ReadOptions, write_relaxations
 from bptt_relax.models import pretrained
+from bptt_relax.outcomes import InputError
 
 QUICK = (
     *("--relaxation.train-steps", "4", "--relaxation.test-steps", "10", "--bptt.epochs", "1"),
@@ -106,3 +109,25 @@ def test_a_group_of_parameters_that_is_not_there_is_refused_before_anything_is_w
     assert finished.returncode == 2
     assert "no parameter is called readout; there are A, B" in finished.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"functional": "PBEsol"}, "different functionals in one data set: PBE (p32"),
+        ({"pseudopotentials": {"Si": "Si_sv"}}, "different pseudopotentials of Si in one data set"),
+        ({"hubbard": {"Si": "U 2"}}, "different +U of Si in one data set"),
+    ],
+)
+def test_methods_are_not_mixed_unless_that_is_wanted(silicon, tmp_path, changes, said):
+    made = {"functional": "PBE", "pseudopotentials": {"Si": "Si"}, "hubbard": {"Si": "U 1"}}
+    alike = [r._replace(calculation=r.calculation._replace(**made)) for r in silicon]
+    mixed = [*alike[:-1], alike[-1]._replace(calculation=alike[-1].calculation._replace(**changes))]
+    with pytest.raises(InputError) as refused:
+        br.finetune(mixed, "stillinger-weber", out=tmp_path / "run")
+    assert said in str(refused.value)
+    assert silicon[-1].name in str(refused.value)
+    assert str(refused.value).endswith("keep to one, or accept it with --reading.allow-mixed")
+    assert not (tmp_path / "run").exists()
+    check_methods(alike, ReadOptions())
+    check_methods(mixed, ReadOptions(allow_mixed=True))

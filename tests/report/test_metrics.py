@@ -1,3 +1,4 @@
+import errno
 import json
 from datetime import datetime
 from pathlib import Path
@@ -72,3 +73,30 @@ def test_an_empty_file_has_no_events(tmp_path):
     with MetricsFile(tmp_path / "m"):
         pass
     assert read_metrics(tmp_path / "m") == []
+
+
+def test_an_event_without_room_is_left_out_whole(tmp_path):
+    class Full:
+        """A file on a disk that is full after half a line."""
+
+        def __init__(self, file):
+            self.fileno, self.close, self._write = file.fileno, file.close, file.write
+
+        def write(self, line):
+            self._write(line[: len(line) // 2])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with MetricsFile(tmp_path / "m.jsonl") as metrics:
+        assert metrics.write({"event": "one"})
+        there = metrics._file
+        metrics._file = Full(there)
+        assert not metrics.write({"event": "two"})
+        metrics._file = there
+        assert metrics.write({"event": "three"})
+    assert [event["event"] for event in read_metrics(tmp_path / "m.jsonl")] == ["one", "three"]
+
+
+def test_a_file_with_a_damaged_line_is_not_continued(tmp_path):
+    (tmp_path / "m.jsonl").write_bytes(b'{"event": 1}\n\xff\xfe\n{"event": 2}\n')
+    with pytest.raises(InputError, match=r"m\.jsonl, line 2 is not an event.*--resume goes on"):
+        MetricsFile(tmp_path / "m.jsonl")

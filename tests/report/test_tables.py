@@ -51,6 +51,20 @@ def test_relaxed_cells_have_columns_of_their_own(results):
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_what_did_not_converge_and_the_mean_of_what_did_stand_beside_the_share(results):
+    before = results_markdown(results)
+    assert "Not converged" not in before
+    entry = results["models"]["chgnet-0.3.0"]
+    for stage, mean in (("pretrained", 0.123), ("bptt", 0.045)):
+        entry[stage]["converged_only"] = {"delta_q": mean, "count": 8}
+        entry[stage]["not_converged"] = {"p32_VV_s0": 1} if stage == "bptt" else {}
+    text = " ".join(printed(results).split())
+    assert "Not converged with BPTT: divacancy s0 (mean ΔQ of what converged: 0.045)." in text
+    assert max(map(len, printed(results).splitlines())) <= 80
+    entry["bptt"]["not_converged"] = {}
+    assert results_markdown(results) == before
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_console_that_can_not_do_more_gets_ascii(results, encoding):
     text = printed(results, encoding)

@@ -1,16 +1,20 @@
 """The folder of a run: nothing written over, locked, resumed with the same settings alone, interrupted cleanly."""
 
+import errno
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from bptt_relax import processes
-from bptt_relax.outcomes import InputError, Interrupted
+from bptt_relax.finetuning import measurement
+from bptt_relax.finetuning.batch_size import as_device
+from bptt_relax.outcomes import InputError, Interrupted, StorageError, run_program
 from bptt_relax.runs import folder as folders
 from bptt_relax.runs.session import opened
 
@@ -142,3 +146,96 @@ def test_what_is_there_is_not_made_again(here):
     with opened(here / "run", {}, False) as session:
         made = [session.once(here / "run" / "deep" / "one.json", lambda k=k: {"number": k}) for k in (1, 2)]
     assert made == [{"number": 1}] * 2
+
+
+@pytest.fixture
+def no_compilers(monkeypatch):
+    """`run_program` ends a process in which something is being compiled at once; that of the tests shall go on."""
+    monkeypatch.setattr(threading, "enumerate", list)
+
+
+def test_a_full_disk_ends_a_run_with_a_sentence_and_nothing_half_written(
+    here, monkeypatch, capsys, no_compilers
+):
+    def main():
+        with opened(here / "run", {"seed": 0}, (here / "run").exists()) as session:
+            session.event({"event": "epoch"})
+            session.write_results("trial", None, {}, {})
+        return 0
+
+    def full(number):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with opened(here / "run", {"seed": 0}, False):
+        pass
+    sync = os.fsync
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError):
+        main()
+    with pytest.raises(SystemExit) as ended:
+        run_program(main)
+    assert ended.value.code == 5
+    said = capsys.readouterr().err
+    assert said.strip().endswith(
+        "No space left on device: nothing more could be written to "
+        f"{here / 'run'}. What was written before is kept; make room, then go on with the same command and --resume"
+    )
+    assert sorted(path.name for path in (here / "run").iterdir()) == ["config.json", "metrics.jsonl"]
+    monkeypatch.setattr(os, "fsync", sync)
+    assert main() == 0
+
+
+def test_a_full_disk_outside_of_a_run_is_a_sentence_too(capsys, no_compilers):
+    def main():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out.extxyz")
+
+    with pytest.raises(SystemExit) as ended:
+        run_program(main)
+    assert ended.value.code == 5
+    assert "error: No space left on device (out.extxyz): make room" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "fix"),
+    [
+        ("config.json", "[]", "put back the file that the run was started with"),
+        ("config.json", "{", "put back the file that the run was started with"),
+        ("timing.json", "[1]", "remove it to have it made again"),
+        ("timing.json", '{"training": "long"}', "remove it to have it made again"),
+        ("timing.json", "\x00", "remove it to have it made again"),
+        ("metrics.jsonl", '{"event": "step"}\n?\n{"event": "step"}\n', "remove this line"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named_when_it_is_resumed(here, file, content, fix):
+    with opened(here / "run", {"seed": 0}, False):
+        pass
+    (here / "run" / file).write_text(content)
+    with (
+        pytest.raises(InputError, match=rf"{file}.* is (damaged|not an event).*{fix}"),
+        opened(here / "run", {"seed": 0}, True),
+    ):
+        pass
+    assert (here / "run" / file).read_text() == content
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "3", '{"a": {}}', '{"a": {"relaxed": 1}}', "[" * 100_000])
+def test_what_an_interrupted_run_has_measured_must_be_whole(here, content):
+    def read(found):
+        return {name: measurement.from_json(found)[name] for name in ("a",)}
+
+    with opened(here / "run", {}, False) as session:
+        (here / "run" / "pretrained.json").write_text(content)
+        with pytest.raises(
+            InputError, match=r"pretrained\.json is damaged .*remove it to have it made again"
+        ):
+            session.once(here / "run" / "pretrained.json", dict, read)
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", '{"backend": "cpu", "cores": "two", "devices": 1, "processes": 1}']
+)
+def test_a_damaged_description_of_the_device(here, content):
+    with opened(here / "run", {}, False) as session:
+        (here / "run" / "device.json").write_text(content)
+        with pytest.raises(InputError, match=r"device\.json is damaged"):
+            session.once(here / "run" / "device.json", dict, as_device)

@@ -42,5 +42,35 @@ def test_unfinished_broken_or_homeless_runs_are_refused(run, tmp_path):
     with pytest.raises(InputError, match="not the results"):
         publish(run, tmp_path)
     (run / "results.json").unlink()
-    with pytest.raises(InputError, match="--resume"):
+    with pytest.raises(InputError, match="finish it first"):
+        publish(run, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"experiment": "../silicon"},
+        {"experiment": ""},
+        {"experiment": "."},
+        {"experiment": "/tmp"},
+        {"experiment": ["silicon"]},
+        {"experiment": "a\x1b[31m"},
+        {"variant": "../../README"},
+        {"variant": 3},
+    ],
+)
+def test_no_name_leads_out_of_the_folder_of_experiments(run, tmp_path, changed):
+    (tmp_path / "experiments" / "silicon").mkdir(parents=True)
+    (tmp_path / "silicon").mkdir()
+    (run / "results.json").write_text(json.dumps({"experiment": "silicon"} | changed))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"is no plain name\): publish the folder of another run"):
+        publish(run, tmp_path / "experiments")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("content", [b"[]", b"3", b"\xff\xfe", b"[" * 100_000, b'{"experiment": '])
+def test_damaged_results_are_named(run, tmp_path, content):
+    (run / "results.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"results\.json is damaged"):
         publish(run, tmp_path)

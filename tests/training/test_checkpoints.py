@@ -78,3 +78,53 @@ def test_a_checkpoint_of_a_device_that_is_not_here_goes_to_the_one_that_is(tmp_p
 def test_nothing_to_resume(checkpoints):
     with pytest.raises(InputError, match="nothing to resume"):
         checkpoints.restore(TREE)
+
+
+def a_file(folder, pattern):
+    """The largest file of a checkpoint that matches."""
+    return max(folder.rglob(pattern), key=lambda path: path.stat().st_size)
+
+
+DAMAGE = {
+    "cut": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "flipped": lambda content: b"".join(
+        [
+            content[: len(content) // 2],
+            bytes([content[len(content) // 2] ^ 0x40]),
+            content[len(content) // 2 + 1 :],
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("pattern", ["ocdbt.process_0/d/*", "meta/metadata", "_METADATA"])
+def test_what_is_damaged_is_put_aside_for_the_one_before(tmp_path, pattern, how):
+    """A flipped bit in the numbers too, which Orbax hands out without a word."""
+    tree = {"w": jnp.asarray(np.random.default_rng(0).normal(size=500))}
+    with Checkpoints(tmp_path) as checkpoints:
+        for number in (3, 7):
+            checkpoints.save(number, {"w": number * tree["w"]}, {"epoch": number, "left": [0.1] * number})
+    path = a_file(tmp_path / "7", pattern)
+    path.write_bytes(DAMAGE[how](path.read_bytes()))
+    with Checkpoints(tmp_path) as checkpoints:
+        restored, meta = checkpoints.restore(tree)
+        assert meta["epoch"] == 3
+        np.testing.assert_array_equal(restored["w"], 3 * tree["w"])
+        (said,) = checkpoints.damaged
+        assert f"{tmp_path / '7'} is damaged" in said
+        assert said.endswith("put aside as 7.damaged; going on from 3")
+        checkpoints.save(7, tree, {"epoch": 8})
+        assert checkpoints.restore(tree)[1] == {"epoch": 8}
+    assert (tmp_path / "7.damaged").is_dir()
+
+
+def test_nothing_whole_is_left(checkpoints, tmp_path):
+    for number in (0, 1):
+        checkpoints.save(number, TREE, {})
+        (tmp_path / "checkpoints" / str(number) / "meta" / "metadata").write_text("")
+    with pytest.raises(
+        InputError, match=r"1 is damaged .*none before it .*remove .* to train this stage anew"
+    ):
+        checkpoints.restore(TREE)

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import itertools
 import time
 
@@ -6,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
-from bptt_relax.outcomes import Interrupted, Outcome
+from bptt_relax.outcomes import Interrupted, Outcome, StorageError
 from bptt_relax.training import Example, Gradients, Objective, Relaxer, Stage, Term, fine_tuning, fit, like
 
 
@@ -123,13 +125,110 @@ def test_hopeless_training_stops_and_keeps_the_best(problem, stage, tmp_path):
             jnp.zeros_like, theta
         )
 
-    events = []
+    events, handed_over = [], []
     hopeless = dataclasses.replace(stage, terms=terms(Objective(value_and_grad)), epochs=50)
-    result = fit(hopeless, problem.start, lambda theta: 1.0, tmp_path, on_event=events.append)
-    assert [e["event"] for e in events].count("stopped") == 1
+    result = fit(
+        hopeless,
+        problem.start,
+        lambda theta: 1.0,
+        tmp_path,
+        on_event=events.append,
+        on_bad_updates=handed_over.append,
+    )
+    said = [e["event"] for e in events]
+    assert (said.count("returned"), said.count("stopped")) == (2, 1)
     assert result.progress.finished
-    assert result.progress.epoch == 3
+    # Eight updates before each return and before the end, three in an epoch.
+    assert (result.progress.returns, result.progress.epoch) == (2, 8)
+    assert len(handed_over) == 3
+    assert {example.name for example in handed_over[0].batch[0]} <= set(problem.pairs)
+    assert (handed_over[0].epoch, handed_over[0].step, handed_over[0].in_a_row) == (3, 0, 8)
+    assert leaves_equal(handed_over[0].theta, problem.start)
     assert leaves_equal(result.theta, problem.start)
+
+
+def test_what_ran_away_goes_back_and_on_with_a_smaller_rate(problem, stage, tmp_path):
+    """A pull of one that is usable up to a length only: steps of 1 leave the well, steps of 0.3 stay in it."""
+    start = problem.start._replace(potential={"x": jnp.asarray(0.0)}, rule=())
+
+    def value_and_grad(theta, example):
+        del example
+        x = theta.potential["x"]
+        value = jnp.where(x < 2.4, -x, jnp.nan)
+        return (value, jnp.zeros((), jnp.int32)), theta._replace(potential={"x": -jnp.ones(())})
+
+    events, visited = [], []
+
+    def validate(theta):
+        visited.append(float(theta.potential["x"]))
+        return -visited[-1] if visited[-1] < 1.5 else float("nan")
+
+    pull = Stage(
+        "pull",
+        terms(Objective(value_and_grad)),
+        optax.sgd(1.0),
+        batches_of(lambda epoch: [Example("one", np.zeros(()))]),
+        epochs=30,
+    )
+    found = fit(pull, start, validate, tmp_path, on_event=events.append)
+    assert found.progress.returns == 2
+    # Up by 1 to 3 where nothing is usable, back to 1, on by 0.3 beyond 1.5, and from there by 0.09.
+    expected = [0.0, 1.0, 2.0, *[3.0] * 8, 1.0, 1.3, 1.6, 1.9, 2.2, *[2.5] * 8, 1.3, 1.39, 1.48, 1.57]
+    np.testing.assert_allclose(visited[: len(expected)], expected, atol=1e-6)
+    assert float(found.theta.potential["x"]) == pytest.approx(1.48)
+    returned = [event["reason"] for event in events if event["event"] == "returned"]
+    assert "with 0.3 of the learning rate" in returned[0]
+    assert "with 0.09 of the learning rate" in returned[1]
+
+
+FULL = "RESOURCE_EXHAUSTED: Error writing local file: Failed to write 115 bytes to file 7: No space left on device"
+"""What a save to a full disk raises, as recorded on a tmpfs of 200 kB: TensorStore's words, or the system's."""
+
+
+@pytest.mark.parametrize("error", [ValueError(FULL), OSError(errno.ENOSPC, "No space left on device")])
+def test_a_full_disk_costs_no_training(problem, stage, validate, tmp_path, monkeypatch, error):
+    whole = fit(stage, problem.start, validate, tmp_path / "whole")
+    save, saves = ocp.CheckpointManager.save, iter(range(100))
+
+    def full_after_the_first(manager, *args, **options):
+        if next(saves) < 1:
+            return save(manager, *args, **options)
+        half = tmp_path / "full" / "7.orbax-checkpoint-tmp"
+        half.mkdir()
+        (half / "part").write_bytes(b"0" * 100)
+        raise error
+
+    events = []
+    monkeypatch.setattr(ocp.CheckpointManager, "save", full_after_the_first)
+    found = fit(stage, problem.start, validate, tmp_path / "full", on_event=events.append)
+    assert leaves_equal(found.theta, whole.theta)
+    told = [event["reason"] for event in events if event["event"] == "not_saved"]
+    assert len(told) == 4
+    assert "No space left on device: no checkpoint could be written to" in told[0]
+    assert not (tmp_path / "full" / "7.orbax-checkpoint-tmp").exists()
+    # Asked to stop where nothing can be saved: that is said, and is no ordinary interruption.
+    with pytest.raises(StorageError, match="what came after the last checkpoint is lost.*--resume"):
+        fit(stage, problem.start, validate, tmp_path / "full", should_stop=lambda: True)
+    # Once there is room it goes on from the last good checkpoint, after the first epoch.
+    monkeypatch.setattr(ocp.CheckpointManager, "save", save)
+    again = []
+    resumed = fit(stage, problem.start, validate, tmp_path / "full", on_event=again.append)
+    assert leaves_equal(resumed.theta, whole.theta)
+    assert next(event["step"] for event in again if event["event"] == "step") == 4
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(problem, stage, validate, tmp_path):
+    whole = fit(stage, problem.start, validate, tmp_path)
+    newest = max(
+        (folder for folder in tmp_path.iterdir() if folder.name.isdigit()), key=lambda f: int(f.name)
+    )
+    (newest / "meta" / "metadata").write_text("{")
+    events = []
+    again = fit(stage, problem.start, validate, tmp_path, on_event=events.append)
+    assert leaves_equal(again.theta, whole.theta)
+    told = next(event["reason"] for event in events if event["event"] == "damaged")
+    assert f"{newest} is damaged" in told
+    assert "put aside as" in told
 
 
 def test_compiling_is_no_training_time_for_any_form_of_an_example(problem, stage, tmp_path):
