@@ -131,7 +131,9 @@ def test_absent_data_are_named_with_where_to_get_them(tmp_path, arguments, messa
     _, errors = finish(start("--out", tmp_path / "run", *arguments), 2)
     assert message in errors
     assert "10.1021/acs.jpca.9b08723" in errors
-    assert errors.count("\n") == 1
+    device, sentence = errors.splitlines()
+    assert device.startswith("on ")
+    assert sentence.startswith("error: ")
     assert not (tmp_path / "run").exists()
 
 
