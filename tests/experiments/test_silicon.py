@@ -84,7 +84,9 @@ def test_bad_input_is_one_sentence_and_writes_nothing(tmp_path, arguments, messa
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert message in errors
-    assert errors.count("\n") == 1, "one sentence, no traceback"
+    device, sentence = errors.splitlines()
+    assert device.startswith("on ")
+    assert sentence.startswith("error: "), "one sentence, no traceback"
     assert not (tmp_path / "run").exists()
 
 
