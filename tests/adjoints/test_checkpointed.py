@@ -37,6 +37,7 @@ def test_force_pulls_back_energy_forces_and_stress(make_silicon, make_structure)
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_memory(converging):
     """Per step, checkpointing stores a few numbers per atom; the plain scan stores the whole computation."""
 

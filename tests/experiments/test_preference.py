@@ -26,6 +26,7 @@ def test_the_files_people_edit_are_the_presets(file, preset):
     assert PreferenceConfig.model_validate(found | {"preset": preset}) == PRESETS[preset]
 
 
+@pytest.mark.slow
 def test_whole_on_a_cheap_potential(tmp_path, monkeypatch, springs, capsys):
     monkeypatch.setattr("bptt_relax.finetuning.comparison.base_model", lambda name: springs)
     settings = {"train_steps": 3, "test_steps": 3}

@@ -66,6 +66,7 @@ def finish(process, code):
     return output, errors
 
 
+@pytest.mark.slow
 def test_from_files_to_weights_through_an_interruption(files, tmp_path):
     out = tmp_path / "run"
     given = ("--data", files[0], "--test", files[1], "--out", out)
