@@ -157,7 +157,7 @@ FAULTS = (
         "training/optimizers.py",
         "        optax.clip_by_global_norm(clip),\n        optax.adam(schedule),",
         "        optax.adam(schedule),\n        optax.clip_by_global_norm(clip),",
-        _TRAINING,
+        ("training/test_optimizers.py",),
     ),
     Fault("training/train_step.py", "leaf / jnp.maximum(count, 1.0)", "leaf", _TRAINING),
     Fault(
