@@ -132,7 +132,7 @@ FAULTS = (
         _NEIGHBORS,
     ),
     # CHGNet.
-    Fault("models/chgnet/network.py", "envelope_power: int = 8", "envelope_power: int = 7", _CHGNET),
+    Fault("models/chgnet/network.py", "p * (p + 1) / 2 * x * x", "p * (p - 1) / 2 * x * x", _CHGNET),
     Fault(
         "models/chgnet/network.py",
         "axis=1, keepdims=True) + 1e-5) * scale",

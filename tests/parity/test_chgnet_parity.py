@@ -56,5 +56,5 @@ def test_graph_energy_forces_and_stress(predict, name):
     # Single precision there: a thousand eV have two roundings of 1e-4 eV, of the sum and of its division by atoms.
     rounding = 2 * abs(expected["energy"]) * float(np.finfo(np.float32).eps)
     assert abs(float(found.energy) - expected["energy"]) <= max(1e-4, rounding)
-    np.testing.assert_allclose(found.forces[: len(expected["forces"])], expected["forces"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(found.forces[: len(expected["forces"])], expected["forces"], rtol=0, atol=2e-5)
     np.testing.assert_allclose(found.stress, expected["stress"], rtol=0, atol=1e-5)
