@@ -89,11 +89,12 @@ def test_path(pair, start, forces, name):
 class TestStop:
     rule = relax.momentum(0.03, 0.4)
 
-    def test_by_force(self, pair, start):
+    @pytest.mark.parametrize("share", [1.001, 0.999])
+    def test_by_force(self, pair, start, share):
         """Stops before moving from where the largest force on an atom is below the tolerance, and stays there."""
         path = run_from(pair, start, self.rule, 60)
         forces = np.asarray(path.trace["max_force"])
-        tolerance = 1.001 * forces[20]
+        tolerance = share * forces[20]
         first = int(np.argmax(forces < tolerance))
         stopped = run_from(pair, start, self.rule, 60, force_tolerance=float(tolerance))
         assert int(stopped.outcome) == Outcome.CONVERGED
@@ -101,11 +102,12 @@ class TestStop:
         np.testing.assert_allclose(stopped.state.positions, path.trace["positions"][first - 1], atol=1e-12)
         assert float(stopped.residual) == pytest.approx(forces[first], rel=1e-9)
 
-    def test_by_step_length(self, pair, start):
+    @pytest.mark.parametrize("share", [1.001, 0.999])
+    def test_by_step_length(self, pair, start, share):
         """Stops after a displacement whose Euclidean norm over all atoms is below the tolerance."""
         path = run_from(pair, start, self.rule, 60)
         lengths = np.asarray(path.trace["step_norm"])
-        tolerance = 1.001 * lengths[15]
+        tolerance = share * lengths[15]
         first = int(np.argmax(lengths < tolerance))
         stopped = run_from(pair, start, self.rule, 60, step_tolerance=float(tolerance))
         assert int(stopped.outcome) == Outcome.CONVERGED
