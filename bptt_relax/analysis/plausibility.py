@@ -11,7 +11,7 @@ from bptt_relax._types import Params
 from bptt_relax.analysis._check import to_device
 from bptt_relax.outcomes import InputError
 from bptt_relax.potentials import Potential
-from bptt_relax.systems import Layout, Structure
+from bptt_relax.systems import Structure
 from bptt_relax.units import EV_PER_A3_IN_GPA
 
 TOLERANCE = 3e-3
@@ -51,7 +51,7 @@ def _check(
     potential: Potential, params: Params, start: Structure, where: str, rng: np.random.Generator
 ) -> None:
     params = to_device(params, double=True)
-    planned = systems.plan_layout([start], potential.graph, skin=0.2, headroom=1.5)
+    layout = systems.plan_layout([start], potential.graph, skin=0.2, headroom=1.5)
 
     @jax.jit
     def predict(params, positions, system):
@@ -59,7 +59,6 @@ def _check(
         return potential.apply(params, positions, system, graph)
 
     def ask(structure: Structure):
-        layout = Layout(planned.num_atoms, planned.capacity)
         found = predict(params, *systems.prepare(structure, potential.graph, layout, skin=0.2))
         return found._replace(forces=np.asarray(found.forces)[: len(structure.species)])
 

@@ -251,7 +251,12 @@ class Trainer:
         folder = folder or self.session.folder / "force_matching" / how.digest(self.corpus)
         updates = None if math.isfinite(how.seconds) else how.epochs * self.force_updates_per_epoch(how)
         recipe = self.settings.model_copy(
-            update={"force_matching": how.settings, "parameters": how.parameters, "seed": how.seed}
+            update={
+                "force_matching": how.settings,
+                "parameters": how.parameters,
+                "replay": how.replay,
+                "seed": how.seed,
+            }
         )
         return self._fit(stage, start or self.start(), folder, label, updates, recipe)
 

@@ -1,6 +1,6 @@
 """Plant each fault in a copy of the package and see whether the tests that are named for it fail.
 
-    python -m tests.mutations                # all of them, about half an hour
+    python -m tests.mutations                # all of them, an hour or more
     python -m tests.mutations losses _step   # those whose file holds one of these words
 
 Ends with 1 where a fault survived.
